@@ -1,0 +1,197 @@
+"""`Config`: every setting of a run, documented and checked."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A coefficient that moves from `start` to `end` over the first `until` of the run, then holds.
+
+    `log=True` moves geometrically (both ends must be positive). `until` is a fraction in (0, 1].
+    """
+
+    start: float
+    end: float
+    until: float = 1.0
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise ValueError(f"Schedule.until must be in (0, 1], got {self.until}")
+        if self.start < 0 or self.end < 0 or (self.log and not (self.start and self.end)):
+            raise ValueError(
+                "Schedule ends must be ≥ 0, and > 0 when log=True; "
+                f"got start={self.start}, end={self.end}"
+            )
+
+    def at(self, progress: float) -> float:
+        """Value at `progress` in [0, 1], the fraction of training steps done."""
+        t = min(progress / self.until, 1.0)
+        if self.log:
+            return float(self.start * (self.end / self.start) ** t)
+        return self.start + (self.end - self.start) * t
+
+
+Scalar = float | Schedule
+"""A number, or a number that changes during the run."""
+
+
+def value_at(value: Scalar, progress: float) -> float:
+    """The number that a constant or a Schedule has at `progress` in [0, 1]."""
+    return value.at(progress) if isinstance(value, Schedule) else value
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a decomposition run. Symbols are the paper's (arXiv 2506.20790, section 2).
+
+    Where a field takes a mapping, the keys are module names or glob patterns; the first that
+    matches wins, and "*" makes a default. Raises ValueError for values that make no sense.
+    """
+
+    C: int | Mapping[str, int] = 20
+    """Subcomponents per matrix (C); may exceed the rank; may differ per module."""
+    steps: int = 2000
+    """Training steps, not counting `faithfulness_warmup_steps`."""
+    batch_size: int = 1024
+    """Rows asked of `sample` at each step (ignored for an iterable of batches)."""
+    lr: float = 1e-3
+    """Peak Adam learning rate of U and V."""
+    gate_lr: float | None = None
+    """Peak learning rate of the importance MLPs; None = `lr`, as in the paper."""
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    """Decay of both learning rates: cosine to 0, or none."""
+    lr_warmup_steps: int = 0
+    """Steps of linear learning-rate warm-up."""
+    importance_coeff: Scalar = 3e-3
+    """Importance-minimality coefficient (β3)."""
+    p: Scalar | Mapping[str, Scalar] = 1.0
+    """Exponent of the importance-minimality loss (p); may differ per module."""
+    importance_scale: Mapping[str, float] = field(default_factory=dict)
+    """Factor on β3 for some modules; 1 where nothing matches."""
+    faithfulness_coeff: Scalar = 1.0
+    """Weight of the faithfulness loss (1 in the paper)."""
+    recon_coeff: Scalar = 1.0
+    """Stochastic-reconstruction coefficient (β1)."""
+    layerwise_coeff: Scalar = 1.0
+    """Layerwise-reconstruction coefficient (β2)."""
+    frequency_coeff: float = 0.0
+    """Weight of the frequency penalty, relative to β3; 0 = off, as in the paper."""
+    mask_samples: int = 1
+    """Mask draws per step (S)."""
+    layerwise_masks: Literal["fresh", "shared"] = "fresh"
+    """Draw new masks for the layerwise loss (released code) or share them (pseudocode)."""
+    faithfulness_warmup_steps: int = 0
+    """Steps that fit W = UV alone before training starts (not in the paper)."""
+    faithfulness_warmup_lr: float = 1e-2
+    """Adam learning rate of that warm-up."""
+    gate_hidden: int = 16
+    """Hidden width of the importance MLPs (d_gate)."""
+    output_loss: Literal["mse", "kl"] = "mse"
+    """Divergence D of outputs: squared error, or KL of logits over the last dimension."""
+    restarts: int = 1
+    """Independent random starts, trained side by side; the lowest loss is kept (label-free)."""
+    log_every: int = 50
+    """Steps between history entries, progress, callbacks and checks for non-finite losses."""
+
+    def __post_init__(self) -> None:
+        counts = {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "mask_samples": self.mask_samples,
+            "gate_hidden": self.gate_hidden,
+            "restarts": self.restarts,
+            "log_every": self.log_every,
+        }
+        counts |= {"C": self.C} if isinstance(self.C, int) else dict(self.C)
+        for name, n in counts.items():
+            if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+                raise ValueError(f"Config.{name} must be an integer ≥ 1, got {n!r}")
+        for name in ("lr_warmup_steps", "faithfulness_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Config.{name} must be ≥ 0, got {getattr(self, name)}")
+        for name in ("lr", "gate_lr", "faithfulness_warmup_lr"):
+            lr = getattr(self, name)
+            if lr is not None and not (lr > 0 and math.isfinite(lr)):
+                raise ValueError(f"Config.{name} must be a positive number, got {lr}")
+        exponents = list(self.p.values()) if isinstance(self.p, Mapping) else [self.p]
+        for e in exponents:
+            if min((e.start, e.end) if isinstance(e, Schedule) else (e,)) <= 0:
+                raise ValueError(f"Config.p must be > 0, got {e}")
+        for name in (
+            "importance_coeff",
+            "faithfulness_coeff",
+            "recon_coeff",
+            "layerwise_coeff",
+            "frequency_coeff",
+        ):
+            c = getattr(self, name)
+            if not isinstance(c, Schedule) and not (c >= 0 and math.isfinite(c)):
+                raise ValueError(f"Config.{name} must be a number ≥ 0, got {c}")
+        for name, allowed in (
+            ("output_loss", ("mse", "kl")),
+            ("layerwise_masks", ("fresh", "shared")),
+            ("lr_schedule", ("cosine", "constant")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"Config.{name} must be one of {allowed}, got {getattr(self, name)!r}"
+                )
+
+    def C_of(self, module: str) -> int:
+        """Subcomponents of one module. Raises ValueError when no pattern of `C` matches it."""
+        if isinstance(self.C, int):
+            return self.C
+        C = lookup(self.C, module, None)
+        if C is None:
+            raise ValueError(f"Config.C has no entry for module '{module}'; it has {list(self.C)}")
+        return C
+
+    def p_of(self, module: str, progress: float) -> float:
+        """Exponent p of one module at `progress` in [0, 1]."""
+        p = lookup(self.p, module, 1.0) if isinstance(self.p, Mapping) else self.p
+        return value_at(p, progress)
+
+    def lr_factor(self, step: int) -> float:
+        """Factor on both learning rates at a step: linear warm-up times the decay."""
+        warmup = min((step + 1) / (self.lr_warmup_steps + 1), 1.0)
+        if self.lr_schedule == "constant":
+            return warmup
+        span = max(self.steps - self.lr_warmup_steps, 1)
+        done = max(step - self.lr_warmup_steps, 0) / span
+        return warmup * 0.5 * (1 + math.cos(math.pi * done))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values; `from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """Rebuild a Config from `to_dict`. Raises ValueError for unknown fields."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown Config fields {unknown}; known are {sorted(known)}")
+        return cls(**{k: _revive(v) for k, v in values.items()})
+
+
+def _revive(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {"start", "end", "until", "log"}:
+            return Schedule(**value)
+        return {k: _revive(v) for k, v in value.items()}
+    return value
+
+
+def lookup(table: Mapping[str, T], module: str, default: Any) -> Any:
+    """First entry of `table` whose key is the module's name or a glob pattern matching it."""
+    for pattern, value in table.items():
+        if fnmatchcase(module, pattern):
+            return value
+    return default

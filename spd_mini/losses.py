@@ -1,0 +1,104 @@
+"""The four losses of SPD, and the optional frequency penalty, as pure functions.
+
+Every function returns one number per restart (a tensor of shape (R,)); `decompose` adds them up:
+
+    total = faithfulness + β1 · recon + β2 · layerwise + β3 · importance     (paper, section 2)
+
+`weight` arguments are the weights of the batch rows in the mean, summing to 1; None means 1/B.
+They allow stratified sampling (an all-zero input can stand in the batch once, with its probability
+as its weight), which is exact: the expectation of every loss is unchanged.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+
+
+def mse(out: Tensor, target_out: Tensor) -> Tensor:
+    """Squared error averaged over everything but the first two dimensions: (R, B, ...) → (R, B)."""
+    return (out - target_out).square().flatten(2).mean(-1)
+
+
+def kl(out: Tensor, target_out: Tensor) -> Tensor:
+    """KL(target ‖ masked) of logits over the last dimension, averaged over positions: → (R, B)."""
+    log_q, log_p = F.log_softmax(out, -1), F.log_softmax(target_out, -1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).flatten(2).mean(-1)
+
+
+DIVERGENCES: Mapping[str, Divergence] = {"mse": mse, "kl": kl}
+
+
+def batch_mean(per_row: Tensor, weight: Tensor | None) -> Tensor:
+    """Weighted mean over the last dimension: N = B · positions rows share the B row weights."""
+    if weight is None:
+        return per_row.mean(-1)
+    positions = per_row.shape[-1] // len(weight)
+    return per_row @ (weight.repeat_interleave(positions) / positions if positions > 1 else weight)
+
+
+def faithfulness(
+    weights: Mapping[str, Tensor], U: Mapping[str, Tensor], V: Mapping[str, Tensor]
+) -> Tensor:
+    """(1/N) Σ_l ‖W^l − U^l V^l‖_F² with N the number of decomposed weight entries. Returns (R,).
+
+    weights: {name: (d_out, d_in)}; U: {name: (R, d_out, C)}; V: {name: (R, C, d_in)}.
+    """
+    total = sum(
+        (torch.baddbmm(W.expand(len(U[n]), *W.shape), U[n], V[n], alpha=-1)).square().sum((1, 2))
+        for n, W in weights.items()
+    )
+    assert isinstance(total, Tensor)  # sum() of no terms would be the int 0
+    return total / sum(W.numel() for W in weights.values())
+
+
+def recon(
+    out: Tensor, target_out: Tensor, divergence: Divergence, weight: Tensor | None
+) -> Tensor:
+    """D(masked output, target output), averaged over the batch.
+
+    out: (R, B, ...) of one masked pass; target_out: (B, ...). Returns (R,). The same function
+    serves the stochastic loss (all layers masked) and the layerwise one (one layer masked).
+    """
+    return batch_mean(divergence(out, target_out.expand_as(out)), weight)
+
+
+def importance_minimality(
+    upper: Mapping[str, Tensor],
+    p: Mapping[str, float],
+    scale: Mapping[str, float],
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Mean over the batch of Σ_l Σ_c scale_l · σ_upper(γ)^p_l. Returns (R,).
+
+    upper: {name: (R, C, N)}, the upper-leaky importances; `scale` lets a matrix weigh more (1 in
+    the paper). Gradients reach V through h as well as the gates (nothing is detached).
+    """
+    total = sum(scale[n] * batch_mean(power(g, p[n]).sum(1), weight) for n, g in upper.items())
+    assert isinstance(total, Tensor)
+    return total
+
+
+def power(g: Tensor, p: float) -> Tensor:
+    """g^p for g ≥ 0, with a finite gradient at 0 when p < 1."""
+    if p == 1:
+        return g
+    return g.square() if p == 2 else (g + 1e-12).pow(p)
+
+
+def frequency(
+    upper: Mapping[str, Tensor], scale: Mapping[str, float], weight: Tensor | None = None
+) -> Tensor:
+    """Σ_l Σ_c scale_l · f_c log2(1 + B f_c), f_c = mean importance of c over the B rows. (R,).
+
+    Makes a subcomponent that serves many inputs dearer than several that serve few each (VPD,
+    May 2026). Not in the SPD paper; off unless `Config.frequency_coeff` is set.
+    """
+    total = torch.zeros(())
+    for n, g in upper.items():
+        f = batch_mean(g, weight)
+        total = total.to(f.device) + scale[n] * (f * torch.log2(1 + g.shape[-1] * f)).sum(1)
+    return total

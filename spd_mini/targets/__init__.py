@@ -1,0 +1,1 @@
+"""Toy models whose mechanisms are known: module, data, training and presets, one file each."""

@@ -1,0 +1,161 @@
+"""Toy model of superposition (TMS), with and without a hidden identity layer.
+
+x̂ = ReLU(Wᵀ [I] W x + b): n sparse features squeezed through m < n hidden dimensions (Elhage et
+al. 2022; as decomposed in arXiv 2506.20790, section 3.1). Ground truth: one rank-one mechanism per
+feature in W and in Wᵀ, and m directions, all acting together, in the identity.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Config, Schedule
+from ..recovery import Dense, Identity, Truth
+from .sparse import SparseFeatures
+
+
+class TMS(nn.Module):
+    """decoder(hidden(encoder(x))) with a final ReLU; the decoder's weight is the encoder's, ᵀ.
+
+    encoder: Linear(n_features, n_hidden), no bias; hidden: the identity matrix, if asked for;
+    decoder: Linear(n_hidden, n_features) with bias.
+    """
+
+    def __init__(self, n_features: int, n_hidden: int, identity: bool = False) -> None:
+        super().__init__()
+        self.init_kwargs = {"n_features": n_features, "n_hidden": n_hidden, "identity": identity}
+        self.training_info: dict[str, Any] = {}
+        self.encoder = nn.Linear(n_features, n_hidden, bias=False)
+        self.hidden = nn.Linear(n_hidden, n_hidden, bias=False) if identity else None
+        self.decoder = nn.Linear(n_hidden, n_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., n_features) → (..., n_features)."""
+        a = self.encoder(x)
+        if self.hidden is not None:
+            a = self.hidden(a)
+        return torch.relu(self.decoder(a))
+
+    @property
+    def tied(self) -> dict[str, str]:
+        return {"decoder": "encoder"}
+
+    def truth(self) -> Truth:
+        """What must be recovered, on one-hot probes x_i = 0.75."""
+        n, m = self.encoder.in_features, self.encoder.out_features
+        patterns: dict[str, Identity | Dense] = {"encoder": Identity(n), "decoder": Identity(n)}
+        if self.hidden is not None:
+            patterns["hidden"] = Dense(m)
+        return Truth(
+            probes=0.75 * torch.eye(n),
+            patterns=patterns,
+            columns_of="encoder",
+            ml2r_range=(0.95, 1.05),
+            max_faithfulness=0.01,
+        )
+
+    def structure(self) -> dict[str, Any]:
+        """The computation as the explorer draws it: a chain of linear layers and a ReLU."""
+        layers = ["encoder", *(["hidden"] if self.hidden is not None else []), "decoder"]
+        return {"kind": "chain", "layers": layers, "activation": "relu", "input": (0.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One experiment: the target's size and training, and how it is decomposed."""
+
+    name: str
+    n_features: int
+    n_hidden: int
+    identity: bool
+    config: Config
+    paper_config: Config
+    feature_probability: float = 0.05
+    """Of the target's training data, and of the decomposition's unless given below."""
+    spd_feature_probability: float | None = None
+    train_steps: int = 2500
+    train_rows: int = 96
+    train_restarts: int = 8
+
+    def sampler(self, paper: bool = False) -> SparseFeatures:
+        """Inputs for the decomposition: stratified, or plain as in the paper."""
+        p = self.feature_probability if paper else self.spd_feature_probability
+        return SparseFeatures(
+            self.n_features, p or self.feature_probability, stratified=not paper
+        )
+
+
+def train(preset: Preset, seed: int = 0) -> TMS:
+    """Train a target: batched restarts, the lowest loss is kept (`training_info` says how many).
+
+    Plain training leaves out a feature in about half of the restarts at 5-2 (METHOD, trap 3), so
+    several are trained side by side. AdamW, weight decay 0.01, learning rate 5e-3: constant for
+    the first half, then cosine to 0. The loss is squared error on sparse inputs in [0, 1].
+    """
+    R, n, m = preset.train_restarts, preset.n_features, preset.n_hidden
+    generator = torch.Generator().manual_seed(seed)
+    data = SparseFeatures(n, preset.feature_probability, stratified=True)
+    W = torch.randn(R, m, n, generator=generator) / m**0.5
+    b = torch.zeros(R, 1, n)
+    params = [W.requires_grad_(), b.requires_grad_()]
+    adam = torch.optim.AdamW(params, lr=5e-3, weight_decay=0.01, fused=True)
+    steps = preset.train_steps
+    decay = torch.optim.lr_scheduler.LambdaLR(
+        adam,
+        lambda s: 0.5 * (1 + torch.cos(torch.tensor(torch.pi * max(2 * s / steps - 1, 0))).item()),
+    )
+
+    def loss(rows: int) -> Tensor:
+        x, weight = data(rows, generator)
+        out = torch.relu(x @ W.mT @ W + b)
+        return (out - x).square().mean(-1) @ weight
+
+    for _ in range(steps):
+        adam.zero_grad()
+        loss(preset.train_rows).sum().backward()
+        adam.step()
+        decay.step()
+    with torch.no_grad():
+        final = loss(8192)
+    best = int(final.argmin())
+    target = TMS(n, m, preset.identity)
+    with torch.no_grad():
+        target.encoder.weight.copy_(W[best])
+        target.decoder.weight.copy_(W[best].mT)
+        target.decoder.bias.copy_(b[best, 0])
+        if target.hidden is not None:
+            target.hidden.weight.copy_(torch.eye(m))
+    target.training_info = {"restarts": R, "losses": final.tolist(), "chosen": best}
+    return target.eval()
+
+
+_PAPER = Config(
+    C=20, steps=40_000, batch_size=4096, lr=1e-3, importance_coeff=3e-3, p=1.0, gate_hidden=16
+)
+_OURS = Config(
+    C=40,
+    steps=1500,
+    batch_size=64,
+    lr=1e-2,
+    gate_lr=3e-2,
+    lr_warmup_steps=50,
+    importance_coeff=6e-3,
+    p=1.0,
+    gate_hidden=8,
+    layerwise_masks="shared",
+    faithfulness_warmup_steps=200,
+    restarts=3,
+)
+
+TMS_5_2 = Preset("tms-5-2", 5, 2, False, _OURS, _PAPER)
+TMS_5_2_ID = Preset(
+    "tms-5-2-id",
+    5,
+    2,
+    True,
+    # dataclasses.replace keeps one place for what the two share
+    Config(**{**_OURS.__dict__, "C": {"hidden": 20, "*": 40}}),
+    _PAPER,
+)

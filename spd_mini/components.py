@@ -1,6 +1,6 @@
 """Rank-one subcomponents of one weight matrix: U (write directions) and V (read directions).
 
-Shapes. A matrix W (d_out, d_in) is written as U @ V = Σ_c U_c V_c with U (d_out, C) and V (C, d_in).
+Shapes. W (d_out, d_in) is written as U @ V = Σ_c U_c V_c with U (d_out, C) and V (C, d_in).
 During training everything carries a leading dimension R (independent restarts), and the N rows of
 a batch (all its leading dimensions flattened) stand last, `(R, C, N)`: component-major, because the
 importance functions work one component at a time and are several times faster on contiguous rows.
@@ -19,9 +19,10 @@ def init_components(
     coefficient for that direction pair (released code of arXiv 2506.20790; no data is looked at).
     """
     d_out, d_in = weight.shape
-    kwargs = {"generator": generator, "dtype": weight.dtype, "device": generator.device}
-    U = torch.randn(restarts, d_out, C, **kwargs).to(weight.device)
-    V = torch.randn(restarts, C, d_in, **kwargs).to(weight.device)
+    U, V = (
+        torch.randn(restarts, *shape, generator=generator, device=generator.device).to(weight)
+        for shape in ((d_out, C), (C, d_in))
+    )
     U = U / U.norm(dim=1, keepdim=True)
     V = V / V.norm(dim=2, keepdim=True)
     return U * torch.einsum("roc,oi,rci->rc", U, weight, V)[:, None, :], V
@@ -44,8 +45,10 @@ def inner_embedding(tokens: Tensor, V: Tensor) -> Tensor:
 
 
 def write(h: Tensor, U: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Masked write-out Σ_c m_c h_c U_c. h, mask: (R, C, N); U: (R, d_out, C). Returns (R, N, d_out).
+    """Masked write-out Σ_c m_c h_c U_c.
+
+    h, mask: (R, C, N); U: (R, d_out, C). Returns (R, N, d_out).
 
     Applied to h = V a this is W'(x, r) a with W' = U diag(m) V (METHOD: masked weight).
     """
-    return (h if mask is None else h * mask).mT @ U.mT
+    return torch.bmm((h if mask is None else h * mask).mT, U.mT)

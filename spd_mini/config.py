@@ -25,9 +25,10 @@ class Schedule:
     def __post_init__(self) -> None:
         if not 0 < self.until <= 1:
             raise ValueError(f"Schedule.until must be in (0, 1], got {self.until}")
-        if self.start < 0 or self.end < 0 or (self.log and not (self.start and self.end)):
+        ends = (self.start, self.end)
+        if not all(0 <= e < math.inf for e in ends) or (self.log and not all(ends)):
             raise ValueError(
-                "Schedule ends must be ≥ 0, and > 0 when log=True; "
+                "Schedule ends must be finite and ≥ 0, and > 0 when log=True; "
                 f"got start={self.start}, end={self.end}"
             )
 
@@ -98,6 +99,8 @@ class Config:
     """Divergence D of outputs: squared error, or KL of logits over the last dimension."""
     restarts: int = 1
     """Independent random starts, trained side by side; the lowest loss is kept (label-free)."""
+    restarts_until: float = 1.0
+    """Fraction of the steps after which only the restart with the lowest loss goes on."""
     log_every: int = 50
     """Steps between history entries, progress, callbacks and checks for non-finite losses."""
 
@@ -110,30 +113,37 @@ class Config:
             "restarts": self.restarts,
             "log_every": self.log_every,
         }
-        counts |= {"C": self.C} if isinstance(self.C, int) else dict(self.C)
+        counts |= (
+            {f"C['{k}']": n for k, n in self.C.items()}
+            if isinstance(self.C, Mapping)
+            else {"C": self.C}
+        )
         for name, n in counts.items():
             if not isinstance(n, int) or isinstance(n, bool) or n < 1:
                 raise ValueError(f"Config.{name} must be an integer ≥ 1, got {n!r}")
         for name in ("lr_warmup_steps", "faithfulness_warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"Config.{name} must be ≥ 0, got {getattr(self, name)}")
+            n = getattr(self, name)
+            if not isinstance(n, int) or n < 0:
+                raise ValueError(f"Config.{name} must be an integer ≥ 0, got {n!r}")
         for name in ("lr", "gate_lr", "faithfulness_warmup_lr"):
             lr = getattr(self, name)
             if lr is not None and not (lr > 0 and math.isfinite(lr)):
                 raise ValueError(f"Config.{name} must be a positive number, got {lr}")
+        if not 0 < self.restarts_until <= 1:
+            raise ValueError(f"Config.restarts_until must be in (0, 1], got {self.restarts_until}")
         exponents = list(self.p.values()) if isinstance(self.p, Mapping) else [self.p]
         for e in exponents:
-            if min((e.start, e.end) if isinstance(e, Schedule) else (e,)) <= 0:
+            ends = (e.start, e.end) if isinstance(e, Schedule) else (e,)
+            if not all(0 < end < math.inf for end in ends):
                 raise ValueError(f"Config.p must be > 0, got {e}")
-        for name in (
-            "importance_coeff",
-            "faithfulness_coeff",
-            "recon_coeff",
-            "layerwise_coeff",
-            "frequency_coeff",
-        ):
-            c = getattr(self, name)
-            if not isinstance(c, Schedule) and not (c >= 0 and math.isfinite(c)):
+        coeffs = {
+            name: getattr(self, f"{name}_coeff")
+            for name in ("importance", "faithfulness", "recon", "layerwise")
+        }
+        numbers = {f"{k}_coeff": c for k, c in coeffs.items() if not isinstance(c, Schedule)}
+        numbers |= {f"importance_scale['{k}']": c for k, c in self.importance_scale.items()}
+        for name, c in {**numbers, "frequency_coeff": self.frequency_coeff}.items():
+            if isinstance(c, Schedule) or not 0 <= c < math.inf:
                 raise ValueError(f"Config.{name} must be a number ≥ 0, got {c}")
         for name, allowed in (
             ("output_loss", ("mse", "kl")),

@@ -1,5 +1,6 @@
 """Batches for a run: from a sampling function or an iterable, checked where they enter."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ class Batches:
     def __init__(
         self, source: Sample | Iterable[Any], n: int, seed: int, device: torch.device
     ) -> None:
+        if isinstance(source, Tensor):
+            raise ValueError("sample is a single tensor; pass a list of batches, such as [tensor]")
         self.source, self.n, self.device, self.seed = source, n, device, seed
         self.iterator: Iterator[Any] | None = None
         self.generator = torch.Generator(device).manual_seed(stream(seed, 1))
@@ -31,7 +34,8 @@ class Batches:
         state = self.generator.get_state()
         x, weight = self.next()
         self.generator.set_state(state)
-        self.iterator = None
+        if self.iterator is not None:  # put back what was drawn: it may not come a second time
+            self.iterator = itertools.chain([x], self.iterator)
         if callable(self.source) and weight is None and len(x) != self.n:
             raise ValueError(
                 f"sample({self.n}, generator) must return {self.n} rows, got shape {tuple(x.shape)}"
@@ -39,10 +43,12 @@ class Batches:
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise ValueError("the inputs contain NaN or infinite values")
         if weight is not None and (
-            weight.shape != x.shape[:1] or abs(float(weight.sum()) - 1) > 1e-3
+            weight.shape != x.shape[:1]
+            or not abs(float(weight.sum()) - 1) <= 1e-3
+            or float(weight.min()) < 0
         ):
             raise ValueError(
-                f"row weights must have shape ({len(x)},) and sum to 1; got shape "
+                f"row weights must have shape ({len(x)},), be ≥ 0 and sum to 1; got shape "
                 f"{tuple(weight.shape)}, sum {float(weight.sum()):.4g}"
             )
         return x
@@ -52,17 +58,18 @@ class Batches:
         weight = None
         if callable(self.source):
             batch = self.source(self.n, self.generator)
-            if isinstance(batch, tuple):
+            if isinstance(batch, tuple) and len(batch) == 2:
                 batch, weight = batch
         else:
             batch = self._advance()
             if isinstance(batch, tuple | list) and len(batch):
                 batch = batch[0]
-        if not isinstance(batch, Tensor) or batch.dim() < 1:
-            raise ValueError(
-                "sample must return a tensor of inputs (or a pair: tensor, row weights), "
-                f"got {type(batch).__name__}"
-            )
+        for part in (batch,) if weight is None else (batch, weight):
+            if not isinstance(part, Tensor) or part.dim() < 1:
+                raise ValueError(
+                    "sample must return a tensor of inputs, batch first (or a pair of tensors: "
+                    f"inputs, row weights), got {describe(part)}"
+                )
         return batch.to(self.device), None if weight is None else weight.to(self.device)
 
     def _advance(self) -> Any:
@@ -75,12 +82,23 @@ class Batches:
                 self.iterator = None
         raise ValueError("the iterable of batches is empty, or cannot be iterated a second time")
 
+    def state(self) -> Tensor:
+        """State of the generator, for checkpoints."""
+        return self.generator.get_state()
+
     def skip(self, steps: int, state: Tensor) -> None:
         """Move to where a run of `steps` steps stood."""
         self.generator.set_state(state)
         if not callable(self.source):
             for _ in range(steps):
                 self._advance()
+
+
+def describe(value: object) -> str:
+    """A value's type, with shape and dtype of a tensor, for error messages."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}, {value.dtype}"
+    return type(value).__name__
 
 
 def stream(seed: int, index: int) -> int:

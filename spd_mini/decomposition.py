@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -79,9 +80,9 @@ class Decomposition:
         x: (B, ...) inputs. The leading dimensions are those of the module's own input.
         """
         x = self._input(x)
-        out, acts = self.wrapped.record(x)
+        _, acts = self.wrapped.record(x)
         h = self.wrapped.inner(acts, {n: v[None] for n, v in self.V.items()})
-        return {n: v[0].mT.reshape(*self._lead(x, v.shape[-1]), -1) for n, v in h.items()}
+        return {n: v[0].mT.reshape(*self._lead(x, n), self.C[n]) for n, v in h.items()}
 
     def gate_logits(self, x: Tensor) -> dict[str, Tensor]:
         """γ_c(h_c), before the hard sigmoid: {name: (..., C)}."""
@@ -107,7 +108,7 @@ class Decomposition:
                     f"mask of '{n}' has shape {tuple(m.shape)}; expected "
                     f"({len(x)}, ..., {self.C[n]}): one value per row and subcomponent"
                 )
-            flat[n] = m.to(self.device).reshape(1, -1, m.shape[-1]).mT
+            flat[n] = m.to(self.U[n]).reshape(1, -1, m.shape[-1]).mT
         U = {n: u[None] for n, u in self.U.items()}
         V = {n: v[None] for n, v in self.V.items()}
         return self.wrapped.masked(x, U, V, flat)[0]
@@ -161,12 +162,10 @@ class Decomposition:
             raise TypeError(f"inputs must be a tensor, got {type(x).__name__}")
         return x.to(self.device)
 
-    def _lead(self, x: Tensor, rows: int) -> tuple[int, ...]:
-        """Leading shape of a module's input with `rows` rows, given the model's input x."""
-        for k in range(x.dim(), 0, -1):
-            if x.shape[:k].numel() == rows:
-                return tuple(x.shape[:k])
-        return (len(x), rows // len(x))
+    def _lead(self, x: Tensor, name: str) -> tuple[int, ...]:
+        """Leading shape of a module's input, batch first even if the model flattens positions."""
+        lead = self.wrapped.lead[name]
+        return lead if lead[0] == len(x) else (len(x), math.prod(lead) // len(x))
 
 
 def load(path: str | Path, target: nn.Module | None = None) -> Decomposition:
@@ -211,7 +210,7 @@ def fingerprint(weights: Masks) -> str:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """"auto" = CUDA where there is one, else CPU. Raises ValueError for a device not there."""
+    """ "auto" = CUDA where there is one, else CPU. Raises ValueError for a device not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -20,13 +20,18 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 
 def mse(out: Tensor, target_out: Tensor) -> Tensor:
     """Squared error averaged over everything but the first two dimensions: (R, B, ...) → (R, B)."""
-    return (out - target_out).square().flatten(2).mean(-1)
+    return _row_mean(F.mse_loss(out, target_out, reduction="none"))
 
 
 def kl(out: Tensor, target_out: Tensor) -> Tensor:
     """KL(target ‖ masked) of logits over the last dimension, averaged over positions: → (R, B)."""
     log_q, log_p = F.log_softmax(out, -1), F.log_softmax(target_out, -1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1).flatten(2).mean(-1)
+    return _row_mean((log_p.exp() * (log_p - log_q)).sum(-1))
+
+
+def _row_mean(per_entry: Tensor) -> Tensor:
+    """Mean over everything after the first two dimensions, of which there may be nothing."""
+    return per_entry.reshape(*per_entry.shape[:2], -1).mean(-1)
 
 
 DIVERGENCES: Mapping[str, Divergence] = {"mse": mse, "kl": kl}
@@ -36,28 +41,33 @@ def batch_mean(per_row: Tensor, weight: Tensor | None) -> Tensor:
     """Weighted mean over the last dimension: N = B · positions rows share the B row weights."""
     if weight is None:
         return per_row.mean(-1)
+    weight = weight.to(per_row.dtype)
     positions = per_row.shape[-1] // len(weight)
     return per_row @ (weight.repeat_interleave(positions) / positions if positions > 1 else weight)
 
 
 def faithfulness(
-    weights: Mapping[str, Tensor], U: Mapping[str, Tensor], V: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor],
+    U: Mapping[str, Tensor],
+    V: Mapping[str, Tensor],
+    tied: Mapping[str, str] | None = None,
 ) -> Tensor:
     """(1/N) Σ_l ‖W^l − U^l V^l‖_F² with N the number of decomposed weight entries. Returns (R,).
 
-    weights: {name: (d_out, d_in)}; U: {name: (R, d_out, C)}; V: {name: (R, C, d_in)}.
+    weights: {name: (d_out, d_in)}; U: {name: (R, d_out, C)}; V: {name: (R, C, d_in)}. A tied
+    module has the error of its source, which therefore counts once more.
     """
-    total = sum(
-        (torch.baddbmm(W.expand(len(U[n]), *W.shape), U[n], V[n], alpha=-1)).square().sum((1, 2))
-        for n, W in weights.items()
-    )
-    assert isinstance(total, Tensor)  # sum() of no terms would be the int 0
-    return total / sum(W.numel() for W in weights.values())
+    tied = tied or {}
+    errors = []
+    for n, W in weights.items():
+        if n not in tied:
+            error = torch.baddbmm(W.expand(len(U[n]), *W.shape), U[n], V[n], alpha=-1)
+            times = 1 + sum(source == n for source in tied.values())
+            errors.append(times * error.square().sum((1, 2)))
+    return torch.stack(errors).sum(0) / sum(W.numel() for W in weights.values())
 
 
-def recon(
-    out: Tensor, target_out: Tensor, divergence: Divergence, weight: Tensor | None
-) -> Tensor:
+def recon(out: Tensor, target_out: Tensor, divergence: Divergence, weight: Tensor | None) -> Tensor:
     """D(masked output, target output), averaged over the batch.
 
     out: (R, B, ...) of one masked pass; target_out: (B, ...). Returns (R,). The same function
@@ -77,9 +87,11 @@ def importance_minimality(
     upper: {name: (R, C, N)}, the upper-leaky importances; `scale` lets a matrix weigh more (1 in
     the paper). Gradients reach V through h as well as the gates (nothing is detached).
     """
-    total = sum(scale[n] * batch_mean(power(g, p[n]).sum(1), weight) for n, g in upper.items())
-    assert isinstance(total, Tensor)
-    return total
+    per_row = [
+        power(g, p[n]).sum(1) if scale[n] == 1 else scale[n] * power(g, p[n]).sum(1)
+        for n, g in upper.items()
+    ]
+    return torch.stack([batch_mean(penalty, weight) for penalty in per_row]).sum(0)
 
 
 def power(g: Tensor, p: float) -> Tensor:
@@ -97,8 +109,8 @@ def frequency(
     Makes a subcomponent that serves many inputs dearer than several that serve few each (VPD,
     May 2026). Not in the SPD paper; off unless `Config.frequency_coeff` is set.
     """
-    total = torch.zeros(())
+    total = torch.zeros((), device=next(iter(upper.values())).device)
     for n, g in upper.items():
         f = batch_mean(g, weight)
-        total = total.to(f.device) + scale[n] * (f * torch.log2(1 + g.shape[-1] * f)).sum(1)
+        total = total + scale[n] * (f * torch.log2(1 + g.shape[-1] * f)).sum(1)
     return total

@@ -45,7 +45,7 @@ def worst_case(
     `steps` steps of `step_size` in r, clipped to [0, 1]; per row the best masks seen are kept.
     Returns {name: (B, ..., C)} with g ≤ m ≤ 1. Raises ValueError for a budget that cannot attack.
     """
-    if steps < 1 or starts < 1 or step_size <= 0:
+    if steps < 1 or starts < 1 or not step_size > 0:
         raise ValueError(
             f"worst_case needs steps ≥ 1, starts ≥ 1 and step_size > 0; got steps={steps}, "
             f"starts={starts}, step_size={step_size}"
@@ -65,9 +65,10 @@ def worst_case(
                 for n, m in masks.items():
                     row = better.view(-1, *[1] * (m.dim() - 1))
                     best[n] = torch.where(row, m, best[n])
-                if step == steps:
-                    break
-                grads = torch.autograd.grad(error.sum(), list(r.values()))
+            if step == steps:
+                break
+            grads = torch.autograd.grad(error.sum(), list(r.values()))
+            with torch.no_grad():
                 for source, grad in zip(r.values(), grads, strict=True):
                     source += step_size * grad.sign()
                     source.clamp_(0.0, 1.0)

@@ -25,7 +25,7 @@ class Target:
     names: the decomposed modules in the order given by `named_modules`.
     weight: {name: (d_out, d_in)} (an embedding counts as the matrix (d_model, vocabulary)).
     tied: {name: source}, whose weight is the transpose of the source's.
-    Raises ValueError for patterns that match nothing, unsupported modules and ties that do not hold.
+    Raises ValueError for patterns that match nothing and for ties that do not hold.
     """
 
     def __init__(
@@ -54,7 +54,11 @@ class Target:
             if patterns is None or any(fnmatchcase(n, pattern) for pattern in patterns)
         }
         if not self.sites:
-            raise ValueError("the target has no nn.Linear or nn.Embedding submodule to decompose")
+            raise ValueError(
+                "modules is empty; None decomposes all of them"
+                if available
+                else "the target has no nn.Linear or nn.Embedding submodule to decompose"
+            )
         self.tied = dict(tied or {})
         for name, source in self.tied.items():
             self._check_tie(name, source)
@@ -99,17 +103,19 @@ class Target:
     @contextmanager
     def _replaced(self, forwards: Mapping[str, Forward]) -> Iterator[None]:
         """Run with other `forward` methods (instance attributes shadow the class's)."""
-        saved = {n: self.sites[n].__dict__.get("forward") for n in forwards}
+        saved: dict[str, Forward | None] = {
+            n: self.sites[n].__dict__.get("forward") for n in forwards
+        }
         for n, forward in forwards.items():
             self.sites[n].__dict__["forward"] = forward
         try:
             yield
         finally:
-            for n, forward in saved.items():
-                if forward is None:
+            for n, previous in saved.items():
+                if previous is None:
                     del self.sites[n].__dict__["forward"]
                 else:
-                    self.sites[n].__dict__["forward"] = forward
+                    self.sites[n].__dict__["forward"] = previous
 
     @torch.no_grad()
     def record(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -118,6 +124,7 @@ class Target:
         Raises ValueError when a module is called more than once, or not at all.
         """
         acts: dict[str, Tensor] = {}
+        self.lead: dict[str, tuple[int, ...]] = {}
 
         def recorder(name: str, forward: Forward) -> Forward:
             def run(a: Tensor) -> Tensor:
@@ -128,6 +135,7 @@ class Target:
                         "every call has a module of its own"
                     )
                 embedding = isinstance(self.sites[name], nn.Embedding)
+                self.lead[name] = tuple(a.shape if embedding else a.shape[:-1])
                 acts[name] = a.reshape(-1) if embedding else a.reshape(-1, a.shape[-1])
                 return forward(a)
 
@@ -172,6 +180,12 @@ class Target:
                     h = _inner(site, a.reshape(R, -1)[0], v)
                 else:
                     h = _inner(site, a.reshape(R, -1, a.shape[-1]), v)
+                if mask is not None and mask.shape[1:] != h.shape[1:]:
+                    raise ValueError(
+                        f"the masks of '{name}' are for {mask.shape[-1]} rows of "
+                        f"{mask.shape[-2]} subcomponents; expected {h.shape[-1]} rows of "
+                        f"{h.shape[-2]}, one for each vector the module reads"
+                    )
                 out = components.write(h, u, mask)
                 bias = getattr(site, "bias", None)
                 out = out if bias is None else out + bias

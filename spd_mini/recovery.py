@@ -156,7 +156,7 @@ def report(d: Decomposition, truth: Truth) -> Report:
     in range, every matrix faithful. `recon` is the mean divergence with only the important kept
     (m = g) on the probes. Raises ValueError when a module of the truth was not decomposed.
     """
-    if missing := [n for n in truth.patterns if n not in d.names]:
+    if missing := [n for n in (*truth.patterns, truth.columns_of) if n not in d.names]:
         raise ValueError(f"truth speaks of {missing}, but decomposed are {d.names}")
     probes = truth.probes.to(d.device)
     g = d.causal_importance(probes)

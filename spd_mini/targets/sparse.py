@@ -1,8 +1,10 @@
 """Sparse features: each feature is on with probability p, with a value uniform in [low, high]."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -31,39 +33,36 @@ class SparseFeatures:
         if not self.low < self.high:
             raise ValueError(f"need low < high, got [{self.low}, {self.high}]")
 
-    def __call__(
-        self, n: int, generator: torch.Generator
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor | tuple[Tensor, Tensor]:
         """n rows, or (n + 1 rows, weights (n + 1,)) when stratified."""
         if not self.stratified:
-            on = self._rand((n, self.n_features), generator) < self.probability
-            return self._values(on, generator)
-        rest = torch.arange(self.n_features, device=generator.device)
-        first = self._first_active(n, generator)[:, None]
-        on = self._rand((n, self.n_features), generator) < self.probability
-        x = self._values((rest == first) | (on & (rest > first)), generator)
-        p0 = self.p_zero
-        weight = torch.full((n + 1,), (1 - p0) / n, device=x.device)
-        weight[-1] = p0
-        return torch.cat([x, x.new_zeros(1, self.n_features)]), weight
+            u = torch.rand(2, n, self.n_features, generator=generator, device=generator.device)
+            return torch.where(u[0] < self.probability, self._scale(u[1]), 0.0)
+        k = self.n_features
+        u = torch.rand(n, 2 * k + 1, generator=generator, device=generator.device)
+        cumulative, index, weight = _stratified_tables(k, self.probability, n, generator.device)
+        first = torch.searchsorted(cumulative, u[:, :1].contiguous(), right=True).clamp(max=k - 1)
+        on = torch.where(index > first, u[:, 1 : k + 1] < self.probability, index == first)
+        x = torch.where(on, self._scale(u[:, k + 1 :]), 0.0)
+        return F.pad(x, (0, 0, 0, 1)), weight
 
     @property
     def p_zero(self) -> float:
         """Probability of an all-zero row."""
         return (1 - self.probability) ** self.n_features
 
-    def _first_active(self, n: int, generator: torch.Generator) -> Tensor:
-        """Index of the first active feature of rows that have one: P(j) ∝ (1 − p)^j p. (n,)."""
-        j = torch.arange(self.n_features, dtype=torch.float64)
-        probs = (1 - self.probability) ** j * self.probability
-        cumulative = (probs.cumsum(0) / probs.sum()).to(generator.device, torch.float32)
-        u = self._rand((n,), generator)
-        return torch.searchsorted(cumulative, u, right=True).clamp(max=self.n_features - 1)
+    def _scale(self, u: Tensor) -> Tensor:
+        return u if (self.low, self.high) == (0, 1) else u * (self.high - self.low) + self.low
 
-    def _values(self, on: Tensor, generator: torch.Generator) -> Tensor:
-        values = self._rand(tuple(on.shape), generator) * (self.high - self.low) + self.low
-        return torch.where(on, values, 0.0)
 
-    @staticmethod
-    def _rand(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        return torch.rand(shape, generator=generator, device=generator.device)
+@functools.cache
+def _stratified_tables(
+    k: int, p: float, n: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cumulative P(first active feature = j) ∝ (1 − p)^j p (k,); indices (k,); weights (n + 1,)."""
+    j = torch.arange(k, dtype=torch.float64)
+    probs = (1 - p) ** j * p
+    p0 = (1 - p) ** k
+    weight = torch.tensor([(1 - p0) / n] * n + [p0])
+    cumulative = (probs.cumsum(0) / probs.sum()).float()
+    return cumulative.to(device), torch.arange(k, device=device), weight.to(device)

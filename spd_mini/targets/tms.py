@@ -5,13 +5,15 @@ al. 2022; as decomposed in arXiv 2506.20790, section 3.1). Ground truth: one ran
 feature in W and in Wᵀ, and m directions, all acting together, in the identity.
 """
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..config import Config, Schedule
+from ..config import Config
 from ..recovery import Dense, Identity, Truth
 from .sparse import SparseFeatures
 
@@ -49,7 +51,7 @@ class TMS(nn.Module):
         if self.hidden is not None:
             patterns["hidden"] = Dense(m)
         return Truth(
-            probes=0.75 * torch.eye(n),
+            probes=0.75 * torch.eye(n, dtype=self.encoder.weight.dtype),
             patterns=patterns,
             columns_of="encoder",
             ml2r_range=(0.95, 1.05),
@@ -82,9 +84,16 @@ class Preset:
     def sampler(self, paper: bool = False) -> SparseFeatures:
         """Inputs for the decomposition: stratified, or plain as in the paper."""
         p = self.feature_probability if paper else self.spd_feature_probability
-        return SparseFeatures(
-            self.n_features, p or self.feature_probability, stratified=not paper
-        )
+        return SparseFeatures(self.n_features, p or self.feature_probability, stratified=not paper)
+
+    def train(self, seed: int = 0) -> TMS:
+        """See `train`."""
+        return train(self, seed)
+
+    def summary(self) -> str:
+        """One line for lists."""
+        layer = " with a hidden identity" if self.identity else ""
+        return f"{self.n_features} features in {self.n_hidden} dimensions{layer}"
 
 
 def train(preset: Preset, seed: int = 0) -> TMS:
@@ -104,7 +113,7 @@ def train(preset: Preset, seed: int = 0) -> TMS:
     steps = preset.train_steps
     decay = torch.optim.lr_scheduler.LambdaLR(
         adam,
-        lambda s: 0.5 * (1 + torch.cos(torch.tensor(torch.pi * max(2 * s / steps - 1, 0))).item()),
+        lambda s: 0.5 * (1 + math.cos(math.pi * max(2 * s / steps - 1, 0))),
     )
 
     def loss(rows: int) -> Tensor:
@@ -147,6 +156,7 @@ _OURS = Config(
     layerwise_masks="shared",
     faithfulness_warmup_steps=200,
     restarts=3,
+    restarts_until=0.4,
 )
 
 TMS_5_2 = Preset("tms-5-2", 5, 2, False, _OURS, _PAPER)
@@ -155,7 +165,6 @@ TMS_5_2_ID = Preset(
     5,
     2,
     True,
-    # dataclasses.replace keeps one place for what the two share
-    Config(**{**_OURS.__dict__, "C": {"hidden": 20, "*": 40}}),
+    dataclasses.replace(_OURS, C={"hidden": 20, "*": 40}),
     _PAPER,
 )

@@ -1,0 +1,228 @@
+"""The other explorers: which columns are used, hand-built cases, training scrubber, one gate."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..decomposition import Decomposition
+from ..importance import Gates
+from . import export
+from .html import Explorer
+
+Snapshot = dict[str, Any]
+
+
+def columns(
+    target: nn.Module, x: Tensor | Sequence[float] | None = None, title: str | None = None
+) -> Explorer:
+    """Which columns of the first weight matrix an input uses (chapter 1).
+
+    target: a model with `structure()`; x: starting input (n_features,), by default the first
+    feature at 0.75. Raises ValueError for targets, values or inputs that cannot be shown.
+    """
+    payload = export.target_payload(target, x)
+    first = payload["layers"][0]
+    used = [name for name, v in zip(payload["labels"], payload["input"]["value"], strict=True) if v]
+    description = (
+        f"{len(used)} of {first['d_in']} columns of {first['name']} are used by this input "
+        f"({', '.join(used) or 'none'}): {len(used) * first['d_out']} of "
+        f"{first['d_in'] * first['d_out']} entries of the matrix."
+    )
+    return Explorer("columns", payload, title or "Which columns does an input use?", description)
+
+
+def cube(
+    cases: Sequence[Mapping[str, Any]], activation: str = "none", title: str | None = None
+) -> Explorer:
+    """Hand-built decompositions of one small target, tested by masks (chapter 2).
+
+    Each case: "name"; "why" (a sentence to read beside it); "layers", a list of {"name", "W"
+    (d_out, d_in), "U" (d_out, C), "V" (C, d_in), "bias" optional}; "inputs", a list of {"label",
+    "x" (d_in,), "g": one list of C importances a layer}. activation: "none" or "relu", after the
+    last layer. At most 12 subcomponents a case, because every corner of the masks is tried.
+    Raises ValueError for missing keys, shapes that do not fit, or importances outside [0, 1].
+    """
+    if not cases:
+        raise ValueError("cube needs at least one case")
+    if activation not in ("relu", "none"):
+        raise ValueError(f"activation must be 'relu' or 'none', got {activation!r}")
+    payload = {
+        "format": 1,
+        "cases": [_case(case, activation) for case in cases],
+        "limit": export.LIMIT,
+        "signed": activation == "none",
+        "seed": 1,
+    }
+    described = " ".join(f"{case['name']}: {case['why']}" for case in cases)
+    return Explorer("cube", payload, title or "Which decomposition survives its masks?", described)
+
+
+def _case(case: Mapping[str, Any], activation: str) -> export.Payload:
+    for key in ("name", "why", "layers", "inputs"):
+        if not case.get(key):
+            raise ValueError(f"a case needs a non-empty '{key}'; it has {sorted(case)}")
+    name, layers = case["name"], []
+    for layer in case["layers"]:
+        W, U, V = (torch.as_tensor(layer[k], dtype=torch.float32) for k in ("W", "U", "V"))
+        bias = layer.get("bias")
+        b = None if bias is None else torch.as_tensor(bias, dtype=torch.float32)
+        layers.append(export.weights_payload(layer["name"], W, b, U, V))
+    sizes = [layer["C"] for layer in layers]
+    if sum(sizes) > 12:
+        raise ValueError(
+            f"case '{name}' has {sum(sizes)} subcomponents; at most 12 can be tried out"
+        )
+    inputs = []
+    for one in case["inputs"]:
+        x = torch.as_tensor(one["x"], dtype=torch.float32)
+        g = [torch.as_tensor(v, dtype=torch.float32) for v in one["g"]]
+        if x.shape != (layers[0]["d_in"],) or not x.isfinite().all():
+            raise ValueError(f"case '{name}': x must be {layers[0]['d_in']} finite values")
+        if [tuple(v.shape) for v in g] != [(C,) for C in sizes]:
+            raise ValueError(f"case '{name}': g needs one list of importances a layer, of {sizes}")
+        if not all(bool(((v >= 0) & (v <= 1)).all()) for v in g):
+            raise ValueError(f"case '{name}': importances g must lie in [0, 1]")
+        inputs.append({"label": one["label"], "x": x.tolist(), "g": [v.tolist() for v in g]})
+    return {
+        "format": 1,
+        "kind": "chain",
+        "activation": activation,
+        "layers": layers,
+        "name": name,
+        "why": case["why"],
+        "inputs": inputs,
+    }
+
+
+def snapshot(step: int, d: Decomposition, losses: Mapping[str, float] | None = None) -> Snapshot:
+    """One moment of training for `scrubber`, taken in the callback of `decompose`.
+
+    losses: by default the last entries of `d.history`. A chapter that trains by itself can make the
+    same dictionary: "step"; "losses"; "U", "V" by layer; "g" by layer, (n_features, C) on probes.
+    """
+    _, names = export.layer_order(d)
+    g = d.causal_importance(export.probes(d.weight[names[0]].shape[1]))
+    if losses is None:
+        losses = {k: v[-1] for k, v in d.history.items() if k != "step" and v}
+    clone = {
+        key: {n: values[n].detach().cpu().clone() for n in names}
+        for key, values in (("U", d.U), ("V", d.V), ("g", g))
+    }
+    return {"step": step, "losses": dict(losses), **clone}
+
+
+def scrubber(
+    snapshots: Sequence[Snapshot], target: nn.Module, title: str | None = None
+) -> Explorer:
+    """Training steps under a slider: arrows, importances, losses (chapter 3).
+
+    snapshots: dictionaries as `snapshot` makes them, in the order of their steps, at least two.
+    Raises ValueError for too few, steps out of order, or differing losses.
+    """
+    if len(snapshots) < 2:
+        raise ValueError(f"scrubber needs at least two snapshots, got {len(snapshots)}")
+    steps = [int(s["step"]) for s in snapshots]
+    if steps != sorted(set(steps)):
+        raise ValueError("snapshots must come in increasing order of their steps")
+    names = list(snapshots[-1]["losses"])
+    if any(list(s["losses"]) != names for s in snapshots):
+        raise ValueError(f"every snapshot must hold the same losses, {names}")
+    structure = export.structure_of(target)
+    slots: dict[tuple[int, ...], int] = {}
+    layers = []
+    for name in structure["layers"]:
+        layers.append(_scrubbed(name, snapshots, target.get_submodule(name).weight.detach(), slots))
+    n = snapshots[-1]["g"][structure["layers"][0]].shape[0]
+    payload = {
+        "format": 1,
+        "steps": steps,
+        "losses": {k: [float(f"{s['losses'][k]:.4g}") for s in snapshots] for k in names},
+        "layers": layers,
+        "labels": export.feature_labels(n),
+    }
+    live = ", ".join(
+        f"{layer['name']} {sum(s is not None for s in layer['slots'])}" for layer in layers
+    )
+    description = (
+        f"{len(steps)} snapshots from step {steps[0]} to {steps[-1]}; live at the end: {live}."
+    )
+    return Explorer("scrubber", payload, title or "Training, step by step", description)
+
+
+def _scrubbed(
+    name: str, snapshots: Sequence[Snapshot], weight: Tensor, slots: dict[tuple[int, ...], int]
+) -> export.Payload:
+    """One layer over time. Rows are ordered by the feature that each subcomponent ends up serving.
+
+    In the plane a subcomponent is one arrow: its piece of the column (row) where it is largest.
+    """
+    best, feature = snapshots[-1]["g"][name].max(dim=0)
+    C = len(best)
+    live = {c for c in range(C) if best[c] > export.ALIVE}
+    order = sorted(range(C), key=lambda c: (c not in live, int(feature[c]), c))
+    # A tied pair is live in both layers under one index and one feature: one look for both.
+    square = weight.shape[0] == weight.shape[1]
+    look = [slots.setdefault((c, square), len(slots)) if c in live else None for c in order]
+    flat, tips = 2 in weight.shape, []
+    for s in snapshots:
+        U, V = s["U"][name], s["V"][name]
+        if not (U.isfinite().all() and V.isfinite().all()):
+            raise ValueError(
+                f"snapshot at step {s['step']}: '{name}' has values that are not finite"
+            )
+        if flat and weight.shape[0] == 2:
+            piece = U.T * V.gather(1, V.abs().argmax(1, keepdim=True))
+        else:
+            piece = V * U.T.gather(1, U.abs().argmax(0)[:, None])
+        tips.append([[round(v, 3) for v in piece[c].tolist()] for c in order] if flat else [])
+    columns = weight.T if weight.shape[0] == 2 else weight
+    return {
+        "name": name,
+        "order": order,
+        "slots": look,
+        "columns": columns.tolist() if flat else None,
+        "writes": weight.shape[0] == 2,
+        "tips": tips,
+        "g": [(100 * s["g"][name].T[order]).round().int().tolist() for s in snapshots],
+    }
+
+
+def gate(d: Decomposition, name: str, c: int | None = None, title: str | None = None) -> Explorer:
+    """How one subcomponent's importance follows from its inner activation (chapter 4).
+
+    name: a decomposed layer; c: a live subcomponent to start with, by default the first. Raises
+    ValueError for unknown layers, for a c that is not live, and where nothing is live.
+    """
+    _, names = export.layer_order(d)
+    if name not in names:
+        raise ValueError(f"no decomposed layer '{name}'; there are {names}")
+    n = d.weight[names[0]].shape[1]
+    live = export.live_order(d, name, n)
+    if not live or (c is not None and c not in live):
+        raise ValueError(f"subcomponent {c} of '{name}' is not live; live are {live}")
+    chosen = live[0] if c is None else c
+    h = d.inner(torch.cat([torch.zeros(1, n), export.probes(n)]))[name].detach().cpu()[:, live]
+    g = d.causal_importance(export.probes(n))[name].detach().cpu()[:, live]
+    spread = h.max(0).values - h.min(0).values
+    low, high = h.min(0).values - 0.1 * spread - 1e-3, h.max(0).values + 0.1 * spread + 1e-3
+    payload = {
+        "format": 1,
+        "layer": name,
+        "C": len(live),
+        "gate": export.gate_payload(Gates(*(t[live] for t in d.gates[name])), name),
+        "live": live,
+        "selected": chosen,
+        "slots": list(range(len(live))),
+        "ranges": [list(pair) for pair in zip(low.tolist(), high.tolist(), strict=True)],
+        # start each subcomponent at the probe where it matters most
+        "probe": h[1:].gather(0, g.argmax(0, keepdim=True))[0].tolist(),
+        "seed": 1,
+    }
+    at = live.index(chosen)
+    description = (
+        f"Subcomponent {chosen} of {name}: where it matters most, h is {payload['probe'][at]:.2f} "
+        f"and its importance is {g[:, at].max():.2f}; at h = 0 the mask is free if that is 0."
+    )
+    return Explorer("gate", payload, title or "From activation to importance to mask", description)

@@ -1,0 +1,104 @@
+"""Matplotlib figures of decompositions. They know the core; the core does not know them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .decomposition import Decomposition
+from .recovery import Report
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+INK = "#222222"
+STYLE: dict[str, Any] = {
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 10,
+    "svg.fonttype": "none",
+}
+
+
+def book_style() -> None:
+    """Use the book's figure style in a notebook: SVG output, quiet axes, white card."""
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("svg")
+    plt.rcParams.update(STYLE)  # type: ignore[arg-type]
+
+
+def colour(index: int) -> str:
+    """The colour of a subcomponent (Okabe–Ito, repeating; figures add its number as well)."""
+    return OKABE_ITO[index % len(OKABE_ITO)]
+
+
+def arrows(
+    ax: Axes, vectors: Tensor | np.ndarray, colours: Sequence[str], labels: Iterable[str] = ()
+) -> None:
+    """Draw columns (2, n) as arrows from the origin, each with its label at the tip."""
+    points = np.asarray(vectors)
+    labels = list(labels) or [""] * points.shape[1]
+    for (u, v), c, text in zip(points.T, colours, labels, strict=True):
+        ax.annotate("", (u, v), (0, 0), arrowprops={"arrowstyle": "-|>", "color": c, "lw": 1.8})
+        ax.annotate(text, (1.12 * u, 1.12 * v), color=c, ha="center", va="center")
+    reach = 1.3 * float(np.abs(points).max() or 1.0)
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    ax.axhline(0, color="#cccccc", lw=0.8, zorder=0)
+    ax.axvline(0, color="#cccccc", lw=0.8, zorder=0)
+
+
+def plane(d: Decomposition, report: Report, name: str = "encoder") -> Figure:
+    """Columns of a 2-row weight in ink beside the arrows U_c V_cj of its live subcomponents.
+
+    Raises ValueError when the module does not write into a plane.
+    """
+    W, U, V = (t.cpu() for t in (d.weight[name], d.U[name], d.V[name]))
+    if len(W) != 2:
+        raise ValueError(f"plane() draws 2-dimensional outputs; '{name}' writes {len(W)}")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
+    arrows(left, W, [INK] * W.shape[1], [f"$W_{{:,{j + 1}}}$" for j in range(W.shape[1])])
+    left.set_title("target: columns of W")
+    kept = report.order[name][: report.live[name]]
+    columns = np.stack([np.outer(U[:, c], V[c])[:, int(V[c].abs().argmax())] for c in kept], 1)
+    arrows(right, columns, [colour(i) for i in range(len(kept))], [f"$c_{{{c}}}$" for c in kept])
+    right.set_title(f"{len(kept)} live subcomponents: largest column of U_c V_c")
+    right.set(xlim=left.get_xlim(), ylim=left.get_ylim())
+    return fig
+
+
+def importances(d: Decomposition, probes: Tensor, report: Report, most: int = 60) -> Figure:
+    """Causal importance on each probe, one panel a module, subcomponents in matched order."""
+    g = d.causal_importance(probes)
+    shown = [n for n in d.names if n in report.order]
+    widths = [min(d.C[n], most) for n in shown]
+    fig, axes = plt.subplots(
+        1, len(shown), figsize=(9, 2.6), width_ratios=widths, layout="constrained", squeeze=False
+    )
+    for ax, n, width in zip(axes[0], shown, widths, strict=True):
+        order = report.order[n][:width]
+        image = ax.imshow(
+            g[n].cpu()[:, order], vmin=0, vmax=1, cmap="cividis", aspect="auto", rasterized=True
+        )
+        ax.set(
+            title=f"{n}: {report.live[n]} live of {d.C[n]}", xlabel="subcomponent (matched order)"
+        )
+        ax.set(ylabel="feature that is on", yticks=range(len(probes)), xticks=[])
+        ax.set_yticklabels([str(i + 1) for i in range(len(probes))])
+    fig.colorbar(image, ax=axes, label="g", shrink=0.9)
+    return fig
+
+
+def history(d: Decomposition) -> Figure:
+    """Loss terms over the run, logarithmic, each with its own line style."""
+    fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+    terms = [t for t in d.history if t != "step"]
+    for i, (term, dash) in enumerate(zip(terms, ("-", "--", "-.", ":", (0, (5, 1))), strict=False)):
+        ax.semilogy(d.history["step"], d.history[term], ls=dash, color=colour(i), label=term)
+    ax.set(xlabel="training step", ylabel="loss (unweighted terms)")
+    ax.legend(ncols=len(terms), frameon=False, fontsize=8, loc="upper right")
+    return fig

@@ -1,0 +1,323 @@
+"""The state of one run and its training step: where the losses and the parameters meet."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import components, importance, losses, masks, storage
+from .config import Config, lookup, value_at
+from .data import Batches, Sample, describe, stream
+from .decomposition import Decomposition, fingerprint
+from .importance import Gates
+from .model import Target
+
+TERMS = ("total", "faithfulness", "recon", "layerwise", "importance")
+
+
+class Run:
+    """The state of one run: parameters (leading dimension R = restarts), optimiser, generators."""
+
+    def __init__(
+        self,
+        target: nn.Module,
+        sample: Sample | Iterable[Any],
+        config: Config,
+        modules: Sequence[str] | None,
+        tied: Mapping[str, str] | None,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.config, self.seed, self.step, self.warmed_up = config, seed, 0, False
+        self.target = Target(target, modules, tied)
+        self.target.module.to(device)
+        self.batches = Batches(sample, config.batch_size, seed, device)
+        self.rows = self._check(self.batches.probe())
+        self.noise = torch.Generator(device).manual_seed(stream(seed, 2))
+        init = torch.Generator().manual_seed(stream(seed, 0))
+        R, weight = config.restarts, self.target.weight
+        C = {n: config.C_of(n) for n in self.target.names}
+        params: dict[str, Tensor] = {}
+        for n, W in weight.items():
+            if n not in self.target.tied:
+                params[f"U/{n}"], params[f"V/{n}"] = components.init_components(W, C[n], R, init)
+        for n, source in self.target.tied.items():
+            if C[n] != C[source]:
+                raise ValueError(f"tied modules need equal C; '{n}' {C[n]}, '{source}' {C[source]}")
+        dtype = next(iter(weight.values())).dtype
+        gates = importance.init_gates(sum(C.values()), config.gate_hidden, R, init)
+        params |= {f"gate/{k}": w.to(device, dtype) for k, w in gates._asdict().items()}
+        self.set_parameters(params)
+        ends = np.cumsum(list(C.values())).tolist()
+        self.columns = {n: slice(e - C[n], e) for n, e in zip(C, ends, strict=True)}
+        self.scale = {n: lookup(config.importance_scale, n, 1.0) for n in self.target.names}
+        betas = (
+            config.faithfulness_coeff,
+            config.recon_coeff,
+            config.layerwise_coeff,
+            config.importance_coeff,
+        )
+        table = [[value_at(b, s / config.steps) for b in betas] for s in range(config.steps)]
+        self.coeffs = torch.tensor(table, device=device, dtype=dtype)  # (steps, 4)
+        self.pending: list[Tensor] = []  # per-step losses (terms, R) still on the device
+        self.log = np.zeros((0, len(TERMS), R), dtype=np.float64)
+        self.chosen: tuple[int, list[float]] | None = None  # restart kept early, losses of all
+
+    def set_parameters(
+        self, params: Mapping[str, Tensor], adam: Mapping[str, Mapping[str, Tensor]] | None = None
+    ) -> None:
+        """Take over parameters (and Adam's state of each), by name, restarts leading."""
+        self.params = {k: t.detach().clone().requires_grad_() for k, t in params.items()}
+        free = [n for n in self.target.names if n not in self.target.tied]
+        self.free = {n: (self.params[f"U/{n}"], self.params[f"V/{n}"]) for n in free}
+        self.gates = Gates(*(self.params[f"gate/{k}"] for k in Gates._fields))
+        uv = [t for pair in self.free.values() for t in pair]
+        groups = [{"params": uv}, {"params": list(self.gates)}]
+        self.optimizer = torch.optim.Adam(groups, lr=self.config.lr, fused=True)
+        for name, state in (adam or {}).items():
+            self.optimizer.state[self.params[name]] = dict(state)
+
+    def keep_best_restart(self) -> None:
+        """Drop all restarts but the one with the lowest loss so far (label-free)."""
+        self.flush()
+        scores = self.scores()
+        best = int(scores.argmin())
+        self.chosen = (best, scores.tolist())
+        adam = {
+            name: {k: v if k == "step" else v[best : best + 1] for k, v in state.items()}
+            for name, param in self.params.items()
+            if (state := self.optimizer.state[param])
+        }
+        self.set_parameters({k: t[best : best + 1] for k, t in self.params.items()}, adam)
+        self.log = self.log[:, :, best : best + 1]
+
+    def _check(self, x: Tensor) -> dict[str, int]:
+        """Rows that each module reads for the inputs x; raises ValueError where x does not fit."""
+        try:
+            out, acts = self.target.record(x)
+            rows, twice = ({n: len(a) for n, a in acts.items()}, torch.cat([x, x]))
+            rows_twice = {n: len(a) for n, a in self.target.record(twice)[1].items()}
+        except RuntimeError as error:
+            raise ValueError(f"the target fails on {describe(x)} from sample: {error}") from error
+        if out.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"the target's output must be batch first; inputs of shape {tuple(x.shape)} gave "
+                f"outputs of shape {tuple(out.shape)}"
+            )
+        if odd := [n for n in rows if rows_twice[n] != 2 * rows[n]]:
+            raise ValueError(
+                f"the inputs of modules {odd} do not have the batch as a dimension (positions?); "
+                "leave them out of `modules`"
+            )
+        return rows
+
+    def UV(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """U (R, d_out, C) and V (R, C, d_in) of every module, tied ones included."""
+        U = {n: uv[0] for n, uv in self.free.items()}
+        V = {n: uv[1] for n, uv in self.free.items()}
+        for n, source in self.target.tied.items():
+            U[n], V[n] = V[source].mT, U[source].mT
+        return {n: U[n] for n in self.target.names}, {n: V[n] for n in self.target.names}
+
+    def warm_up(self) -> None:
+        """Fit W = UV alone before training starts."""
+        if self.warmed_up:
+            return
+        params = [t for uv in self.free.values() for t in uv]
+        adam = torch.optim.Adam(params, lr=self.config.faithfulness_warmup_lr, fused=True)
+        for _ in range(self.config.faithfulness_warmup_steps):
+            adam.zero_grad()
+            losses.faithfulness(self.target.weight, *self.UV(), self.target.tied).sum().backward()
+            adam.step()
+        self.warmed_up = True
+
+    def train_step(self) -> None:
+        """One optimiser step on the total loss, summed over restarts (they do not interact)."""
+        c = self.config
+        if self.step >= c.restarts_until * c.steps and self.log.shape[2] > 1:
+            self.keep_best_restart()
+        x, weight = self.batches.next()
+        factor = c.lr_factor(self.step)
+        for group, lr in zip(self.optimizer.param_groups, (c.lr, c.gate_lr or c.lr), strict=True):
+            group["lr"] = lr * factor
+        terms = self.losses(x, weight)
+        total = self.coeffs[self.step] @ terms
+        self.optimizer.zero_grad()
+        total.sum().backward()
+        self.optimizer.step()
+        self.pending.append(torch.cat([total[None], terms]).detach())
+        self.step += 1
+
+    def losses(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        """The four losses on one batch, in the order of TERMS[1:]: (4, R)."""
+        c, target = self.config, self.target
+        progress = self.step / c.steps
+        U, V = self.UV()
+        target_out, acts = target.record(x)
+        h = target.inner(acts, V)
+        lower, upper = self.importances(h)
+
+        outs: list[Tensor] = []  # per draw: all layers masked, then one layer at a time
+        for _ in range(c.mask_samples):
+            m = self.draw_masks(lower)
+            outs.append(target.masked(x, U, V, m, known={target.first: h[target.first]}))
+            if c.layerwise_masks == "fresh":
+                m = self.draw_masks(lower)
+            outs += [target.masked(x, U, V, {n: m[n]}, known=h) for n in target.names]
+        errors = losses.recon(
+            torch.cat(outs), target_out, losses.DIVERGENCES[c.output_loss], weight
+        ).view(c.mask_samples, 1 + len(target.names), -1)
+
+        p = {n: c.p_of(n, progress) for n in target.names}
+        minimality = losses.importance_minimality(upper, p, self.scale, weight)
+        if c.frequency_coeff:
+            penalty = losses.frequency(upper, self.scale, weight)
+            minimality = minimality + c.frequency_coeff * penalty
+        return torch.stack(
+            [
+                losses.faithfulness(target.weight, U, V, target.tied),
+                errors[:, 0].mean(0),
+                errors[:, 1:].mean((0, 1)),
+                minimality,
+            ]
+        )
+
+    def groups(self) -> list[list[str]]:
+        """Modules with equally many rows: their importance MLPs run in one batched product."""
+        by_rows: dict[int, list[str]] = {}
+        for n, rows in self.rows.items():
+            by_rows.setdefault(rows, []).append(n)
+        return list(by_rows.values())
+
+    def importances(
+        self, h: Mapping[str, Tensor]
+    ) -> tuple[list[tuple[list[str], Tensor]], dict[str, Tensor]]:
+        """Importances of inner activations {name: (R, C, N)}.
+
+        Lower-leaky ones per group, still joined along C (they become masks), and upper-leaky ones
+        per module (they are penalised).
+        """
+        lower: list[tuple[list[str], Tensor]] = []
+        upper: dict[str, Tensor] = {}
+        for names in self.groups():
+            gates = self.gates
+            if len(names) < len(self.rows):
+                gates = Gates(
+                    *(torch.cat([w[:, self.columns[n]] for n in names], 1) for w in self.gates)
+                )
+            gamma = importance.gate_logits_batched(torch.cat([h[n] for n in names], 1), gates)
+            lower.append((names, importance.lower_leaky(gamma)))
+            upper |= self._split(names, importance.upper_leaky(gamma))
+        return lower, upper
+
+    def _split(self, names: list[str], joined: Tensor) -> dict[str, Tensor]:
+        """Undo the joining of a group along C."""
+        sizes = [self.columns[n].stop - self.columns[n].start for n in names]
+        return dict(zip(names, joined.split(sizes, 1), strict=True))
+
+    def draw_masks(self, lower: Iterable[tuple[list[str], Tensor]]) -> dict[str, Tensor]:
+        """Fresh stochastic masks m = g + (1 − g) r: {name: (R, C, N)}."""
+        drawn: dict[str, Tensor] = {}
+        for names, g in lower:
+            r = masks.uniform(g.shape, self.noise).to(g.dtype)
+            drawn |= self._split(names, masks.from_source(g, r))
+        return drawn
+
+    def flush(self) -> None:
+        """Bring pending losses to the host. Raises FloatingPointError if one is not finite."""
+        if not self.pending:
+            return
+        block = torch.stack(self.pending).double().cpu().numpy()
+        self.pending.clear()
+        bad = np.argwhere(~np.isfinite(block))
+        if len(bad):
+            i, _, restart = bad[0]
+            term = next(
+                (t for k, t in enumerate(TERMS) if k and not np.isfinite(block[i, k, restart])),
+                TERMS[0],
+            )
+            raise FloatingPointError(
+                f"loss term '{term}' is not finite at step {len(self.log) + i} "
+                f"(restart {restart}); lower the learning rate, or check the inputs' range"
+            )
+        self.log = np.concatenate([self.log, block])
+
+    def scores(self) -> np.ndarray:
+        """Total loss of each restart, averaged over the last tenth of the steps so far: (R,)."""
+        if not len(self.log):
+            return np.zeros(self.log.shape[2])
+        tail = self.log[-max(len(self.log) // 10, 1) :, 0]
+        return np.asarray(tail.mean(0))
+
+    def result(self, finished: bool) -> Decomposition:
+        """The best restart so far, as a Decomposition of its own (nothing is shared)."""
+        scores = self.scores()
+        best = int(scores.argmin())
+        U, V = ({n: t[best].detach().clone() for n, t in ts.items()} for ts in self.UV())
+        gates = {
+            n: Gates(*(w[best, cols].detach().clone() for w in self.gates))
+            for n, cols in self.columns.items()
+        }
+        every = self.config.log_every
+        ends = sorted({*range(every, len(self.log) + 1, every), len(self.log)} - {0})
+        history: dict[str, list[float]] = {"step": [float(e) for e in ends]}
+        for k, term in enumerate(TERMS):
+            curve = self.log[:, k, best]
+            history[term] = [float(curve[max(e - every, 0) : e].mean()) for e in ends]
+        info = {
+            "seed": self.seed,
+            "finished": finished,
+            "steps_done": self.step,
+            "restarts": self.config.restarts,
+            "restart_losses": self.chosen[1] if self.chosen else scores.tolist(),
+            "chosen_restart": self.chosen[0] if self.chosen else best,
+            "loss": float(scores[best]),
+            "device": str(self.target.device),
+            "threads": torch.get_num_threads(),
+        }
+        return Decomposition(self.target, U, V, gates, self.config, history, info)
+
+    def progress_line(self, seconds: float) -> str:
+        recent = self.log[-self.config.log_every :, :, int(self.scores().argmin())].mean(0)
+        terms = "  ".join(f"{t} {v:.2e}" for t, v in zip(TERMS, recent, strict=True))
+        return f"step {self.step:>6}/{self.config.steps}  {terms}  {seconds:.1f} s"
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be resumed."""
+        config = json.loads(json.dumps(self.config.to_dict()))
+        weights = fingerprint(self.target.weight)
+        return {"config": config, "seed": self.seed, "weights": weights, "tied": self.target.tied}
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint: parameters, Adam's moments, generators, losses so far."""
+        tensors = dict(self.params)
+        for name, param in self.params.items():
+            tensors |= {f"adam/{k}/{name}": v for k, v in self.optimizer.state[param].items()}
+        tensors["noise"], tensors["data"] = self.noise.get_state(), self.batches.state()
+        tensors["log"] = torch.from_numpy(self.log)
+        meta = {"step": self.step, "chosen": self.chosen, **self._identity()}
+        storage.write(path, "checkpoint", tensors, meta)
+
+    def restore(self, path: str | Path) -> None:
+        """Continue from a checkpoint. Raises ValueError when it belongs to another run."""
+        tensors, meta = storage.read(path, "checkpoint")
+        for key, value in self._identity().items():
+            if meta[key] != value:
+                raise ValueError(f"checkpoint {path} belongs to another run: its {key} differs")
+        params = {k: tensors[k].to(self.target.device) for k in self.params}
+        adam = {
+            name: {  # the fused optimiser keeps its step count on the parameters' device, too
+                k: tensors[f"adam/{k}/{name}"].to(self.target.device)
+                for k in ("step", "exp_avg", "exp_avg_sq")
+            }
+            for name in params
+        }
+        self.set_parameters(params, adam)
+        self.noise.set_state(tensors["noise"])
+        self.batches.skip(meta["step"], tensors["data"])
+        self.log, self.step, self.warmed_up = tensors["log"].numpy(), meta["step"], True
+        self.chosen = tuple(meta["chosen"]) if meta["chosen"] else None

@@ -1,0 +1,146 @@
+"""The page computes what PyTorch computes: outputs, importances and worst masks, in a browser."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from browsing import OpenPage
+
+import spd_mini as spd
+from explorer.making import Chain, decomposition, tms
+
+TIES = {"decoder": "encoder"}
+TOLERANCE = 1e-5
+
+CASES = {
+    "5-2": lambda: decomposition(tms(5, 2, False, 1), 12, 1, TIES),
+    "5-2, untied components": lambda: decomposition(tms(5, 2, False, 2), 7, 2, {}),
+    "5-2 with identity": lambda: decomposition(tms(5, 2, True, 3), 20, 3, TIES),
+    "1 subcomponent": lambda: decomposition(tms(2, 1, False, 4), 1, 4, TIES),
+    "40-10": lambda: decomposition(tms(40, 10, False, 5), 320, 5, TIES),
+    "40-10 with identity": lambda: decomposition(tms(40, 10, True, 6), 60, 6, TIES),
+    "chain with biases": lambda: decomposition(Chain([4, 6, 3, 5], "relu"), 9, 7, {}),
+    "chain without activation": lambda: decomposition(Chain([3, 3], "none"), 8, 9, {}),
+}
+
+FORWARD = """([root, cases]) => cases.map((one) => {
+  const got = document.querySelectorAll(".spd-explorer")[root].spdExplorer.forward(one);
+  return Object.fromEntries(Object.entries(got).map(([name, value]) =>
+    [name, Array.isArray(value) ? value.map((v) => Array.from(v)) : Array.from(value)]));
+})"""
+
+
+def random_case(d: spd.Decomposition, seed: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """One input in the sliders' range, and masks of which some lie outside [g, 1] and [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = d.target.structure()["input"]
+    n = d.weight[d.target.structure()["layers"][0]].shape[1]
+    x = low + (high - low) * torch.rand(1, n, generator=generator)
+    x = x * (torch.rand(1, n, generator=generator) < 0.7)
+    masks = {k: 1.2 * torch.rand(1, C, generator=generator) - 0.1 for k, C in d.C.items()}
+    return x, masks
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_importances_equal_pytorch(case: str, open_page: OpenPage) -> None:
+    d = CASES[case]()
+    names = d.target.structure()["layers"]
+    page = open_page(html=spd.explore(d)._repr_html_())
+    drawn = [random_case(d, seed) for seed in range(8)]
+    sent: list[dict[str, Any]] = [
+        {"x": x[0].tolist(), "masks": [masks[n][0].tolist() for n in names]} for x, masks in drawn
+    ]
+    sent[-1].pop("masks")  # no masks: all ones, as in Decomposition.__call__
+    got = page.evaluate(FORWARD, [0, sent])
+    spread = set()
+    for (x, masks), entry, answer in zip(drawn, sent, got, strict=True):
+        g, gamma, h = d.causal_importance(x), d.gate_logits(x), d.inner(x)
+        close(answer["target"], d.target(x)[0])
+        close(answer["output"], d(x, masks if "masks" in entry else None)[0])
+        for i, name in enumerate(names):
+            close(answer["g"][i], g[name][0])
+            close(answer["h"][i], h[name][0])
+            close(answer["gamma"][i], gamma[name][0])
+            spread |= {"floor" if v == 0 else "ceiling" if v == 1 else "inside" for v in g[name][0]}
+    assert spread == {"floor", "ceiling", "inside"} or min(d.C.values()) == 1
+
+
+def close(page_says: list[float], torch_says: torch.Tensor) -> None:
+    """Within 1e-5 (relative to the value where that exceeds 1)."""
+    got = torch.tensor(page_says, dtype=torch.float64)
+    torch.testing.assert_close(got, torch_says.detach().double(), atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_erf_and_sigmoids_equal_pytorch(open_page: OpenPage) -> None:
+    """Over the whole range of arguments, not only those that a model happens to produce."""
+    from spd_mini.explorer.html import source
+
+    page = open_page(html="<p>module under test</p>")
+    z = torch.linspace(-9, 9, 4001, dtype=torch.float64)
+    got = page.evaluate(
+        """async ([text, zs]) => {
+          const m = await import("data:text/javascript;base64," + btoa(unescape(encodeURIComponent(text))));
+          return zs.map((z) => [m.erf(z), m.gelu(z), m.lowerLeaky(z), m.upperLeaky(z), m.clamp01(z)]);
+        }""",
+        [source("model.js"), z.tolist()],
+    )
+    want = torch.stack(
+        [
+            torch.erf(z),
+            torch.nn.functional.gelu(z),
+            spd.importance.lower_leaky(z),
+            spd.importance.upper_leaky(z),
+            spd.importance.hard_sigmoid(z),
+        ],
+        dim=1,
+    )
+    torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), want, atol=1e-12, rtol=0)
+
+
+SEARCH = """(x) => {
+  const found = document.querySelector(".spd-explorer").spdExplorer.search(x);
+  return { max: found.max, exact: found.exact, masks: found.masks.map((m) => Array.from(m)) };
+}"""
+
+
+def brute_force(d: spd.Decomposition, x: torch.Tensor) -> float:
+    """Largest output change over every corner and, as a check on the corners, random masks."""
+    names = d.target.structure()["layers"]
+    g = d.causal_importance(x)
+    sizes = [d.C[n] for n in names]
+    bits = torch.tensor(list(itertools.product((0.0, 1.0), repeat=sum(sizes))))
+    inside = torch.rand(20_000, sum(sizes), generator=torch.Generator().manual_seed(0))
+    worst = []
+    for r in (bits, inside):
+        parts = dict(zip(names, r.split(sizes, dim=1), strict=True))
+        masks = {n: g[n] + (1 - g[n]) * parts[n] for n in names}
+        out = d(x.expand(len(r), -1), masks)
+        worst.append(float((out - d.target(x)).abs().max()))
+    assert worst[1] <= worst[0] + TOLERANCE, "a mask inside beat every corner"
+    return worst[0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_worst_case_equals_brute_force(seed: int, open_page: OpenPage) -> None:
+    d = decomposition(tms(4, 2, False, seed), 6, seed, TIES if seed % 2 else {})
+    x, _ = random_case(d, seed)
+    page = open_page(html=spd.explore(d)._repr_html_())
+    found = page.evaluate(SEARCH, x[0].tolist())
+    assert found["max"] == pytest.approx(brute_force(d, x), abs=TOLERANCE)
+    masks = dict(zip(d.target.structure()["layers"], found["masks"], strict=True))
+    for name, g in d.causal_importance(x).items():
+        m = torch.tensor(masks[name])
+        assert (m >= g[0] - 1e-6).all() and (m <= 1).all(), "a worst mask is not allowed"
+
+
+def test_worst_case_of_a_large_model_beats_random_masks(open_page: OpenPage) -> None:
+    """No certificate at 60 × 2 masks, but far above what 2,000 random draws find."""
+    d = decomposition(Chain([12, 6, 12], "none"), 60, 10, {})
+    x, _ = random_case(d, 0)
+    page = open_page(html=spd.explore(d)._repr_html_())
+    found = page.evaluate(SEARCH, x[0].tolist())
+    rows = x.expand(2000, -1)
+    masks = spd.masks.random(d.causal_importance(rows), torch.Generator().manual_seed(0))
+    assert not found["exact"]
+    assert found["max"] > 1.2 * float((d(rows, masks) - d.target(x)).abs().max())

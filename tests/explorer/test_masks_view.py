@@ -1,0 +1,241 @@
+"""The mask board under a reader's hands: shake, pull, presets, keyboard, colours, two on a page."""
+
+from typing import Any
+
+import pytest
+from browsing import OpenPage
+from explorer.making import decomposition, pentagon, tms
+from playwright.sync_api import Locator, Page
+
+import spd_mini as spd
+
+ROOT = ".spd-explorer"
+HTML = spd.explore(pentagon())._repr_html_()
+STATE = """root => {
+  const { state, ideal } = root.spdExplorer;
+  return { preset: state.preset, x: [...state.x], masks: state.masks.map((m) => [...m]),
+           g: ideal().g.map((g) => [...g]) };
+}"""
+
+
+def state(root: Locator) -> Any:
+    return root.evaluate(STATE)
+
+
+def redraws(root: Locator) -> int:
+    return int(root.get_attribute("data-redraws") or -1)
+
+
+def settle(page: Page) -> None:
+    """Until the browser has drawn a frame."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
+def pull(slider: Locator, value: float) -> None:
+    slider.evaluate(
+        "(node, v) => { node.value = v; node.dispatchEvent(new Event('input')); }", value
+    )
+
+
+def mask(root: Locator, layer: str, c: int) -> Locator:
+    return root.get_by_label(f"mask of subcomponent {c} in {layer}", exact=True)
+
+
+def test_opens_with_its_story(open_page: OpenPage) -> None:
+    """Before anything is touched: random allowed masks, and an output that stands still."""
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+    now = state(root)
+    assert now["preset"] == "random"
+    assert now["x"] == [0.75, 0, 0, 0, 0]
+    for m, g in zip(now["masks"], now["g"], strict=True):
+        assert g == [1, 0, 0, 0, 0, 0, 0]
+        assert all(v >= floor for v, floor in zip(m, g, strict=True))
+        assert len(set(m)) == 7
+    assert root.locator("strong").inner_text() == "The output stands still."
+    assert root.locator(".spd-mask").count() == 10
+    assert root.locator(".spd-note").first.inner_text().startswith("g 1.00 · breaks below 0.8")
+    assert root.locator(".spd-note").nth(1).inner_text() == "g 0.00 · cannot break it"
+
+
+def test_shake_then_pull_breaks(open_page: OpenPage) -> None:
+    """The contrast the explorer is built around."""
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+    root.get_by_role("button", name="Shake").click()
+    before, seen = redraws(root), state(root)
+    page.wait_for_function("n => +document.querySelector('.spd-explorer').dataset.redraws >= n", arg=before + 6)
+    assert state(root)["masks"] != seen["masks"]
+    assert root.locator("strong").inner_text() == "The output stands still."
+    assert float(root.locator(".spd-out .spd-numbers").first.inner_text().split(" | ")[1]) == 0.45
+    pull(mask(root, "encoder", 0), 0.2)
+    held = redraws(root)
+    page.wait_for_function("n => +document.querySelector('.spd-explorer').dataset.redraws >= n", arg=held + 4)
+    assert root.locator("strong").inner_text() == "The output breaks."
+    assert state(root)["masks"][0][0] == 0.2, "a mask that was moved is shaken"
+    assert "below its floor" in root.locator(".spd-figures").inner_text()
+    root.get_by_role("button", name="Shake").click()
+    settle(page)
+    still = redraws(root)
+    page.wait_for_timeout(400)
+    assert redraws(root) == still, "shaking does not stop"
+    root.get_by_role("button", name="Reset").click()
+    settle(page)
+    assert root.locator("strong").inner_text() == "The output stands still."
+
+
+def test_presets(open_page: OpenPage) -> None:
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+
+    def press(name: str) -> Any:
+        button = root.get_by_role("button", name=name, exact=True)
+        button.click()
+        settle(page)
+        assert button.get_attribute("aria-pressed") in ("true", None)
+        return state(root)
+
+    assert press("All on")["masks"] == [[1] * 7] * 2
+    now = press("Only the important")
+    assert now["masks"] == now["g"]
+    for name in ("Random, as in training", "Worst case"):
+        now = press(name)
+        assert all(
+            floor <= m <= 1
+            for ms, gs in zip(now["masks"], now["g"], strict=True)
+            for m, floor in zip(ms, gs, strict=True)
+        )
+    again = press("Random, as in training")["masks"]
+    assert press("Random, as in training")["masks"] != again
+
+
+def test_try_to_break_it_says_what_it_found(open_page: OpenPage) -> None:
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+    root.get_by_role("button", name="Try to break it").click()
+    settle(page)
+    assert root.locator(".spd-message").inner_text().startswith("Cannot break it: the worst allowed")
+    broken = decomposition(tms(5, 2, False, 1), 6, 1, {})
+    root = open_page(html=spd.explore(broken)._repr_html_()).locator(ROOT)
+    root.get_by_role("button", name="Try to break it").click()
+    root.page.wait_for_timeout(100)
+    assert root.locator(".spd-message").inner_text().startswith("Broken within the rules")
+
+
+def test_masks_follow_the_input(open_page: OpenPage) -> None:
+    """With a preset on, importances move with the input, and the masks with them."""
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+    root.get_by_role("button", name="Only the important").click()
+    pull(root.get_by_label("input x₂"), 0.6)
+    settle(page)
+    now = state(root)
+    assert now["g"][0][2] == 1
+    assert now["masks"] == now["g"]
+    root.get_by_label("only x₄ on").click()
+    settle(page)
+    now = state(root)
+    assert now["x"] == [0, 0, 0, 0, 0.75]
+    assert now["g"][0] == [0, 0, 0, 0, 1, 0, 0]
+
+
+def test_unused_subcomponents_are_folded_but_movable(open_page: OpenPage) -> None:
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+    assert mask(root, "encoder", 5).count() == 0
+    summary = root.locator("summary").first
+    assert summary.inner_text() == "2 unused subcomponents"
+    summary.click()
+    settle(page)
+    slider = mask(root, "encoder", 5)
+    pull(slider, 0.3)
+    settle(page)
+    assert state(root)["masks"][0][5] == 0.3
+
+
+def test_pointing_at_a_subcomponent_lights_it_everywhere(open_page: OpenPage) -> None:
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+    root.locator(".spd-mask").nth(2).hover()
+    lit = root.locator(".is-lit")
+    assert lit.count() == 4, "a row and an arrow in each of the two layers"
+    assert {n.get_attribute("data-key") for n in lit.all()} == {"s2"}
+    page.mouse.move(0, 0)
+    assert root.locator(".is-lit").count() == 0
+    mask(root, "decoder", 1).focus()
+    assert root.locator(".is-lit").first.get_attribute("data-key") == "s1"
+
+
+def test_arrows_scale_with_the_mask(open_page: OpenPage) -> None:
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+    root.get_by_role("button", name="All on").click()
+    settle(page)
+    arrow = root.locator(".spd-piece").first
+    length = "node => { const b = node.getBBox(); return Math.hypot(b.width, b.height); }"
+    full = arrow.evaluate(length)
+    pull(mask(root, "encoder", 0), 0.5)
+    settle(page)
+    assert arrow.evaluate(length) == pytest.approx(full / 2, rel=0.1)
+
+
+def test_two_explorers_on_a_page_do_not_interfere(open_page: OpenPage) -> None:
+    """Even two copies of the very same one."""
+    other = spd.explore(decomposition(tms(4, 2, False, 2), 5, 2, {}))._repr_html_()
+    page = open_page(html=HTML + HTML + other)
+    roots = [page.locator(ROOT).nth(i) for i in range(3)]
+    before = [(state(r), redraws(r)) for r in roots]
+    pull(mask(roots[1], "encoder", 0), 0.1)
+    settle(page)
+    assert state(roots[1])["masks"][0][0] == 0.1
+    for i in (0, 2):
+        assert (state(roots[i]), redraws(roots[i])) == before[i]
+    assert page.evaluate("Object.keys(window).filter((k) => /spd|model|state/i.test(k))") == []
+
+
+def test_keyboard_alone(open_page: OpenPage) -> None:
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Shake"
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    settle(page)
+    assert state(root)["masks"] == [[1] * 7] * 2
+    slider = mask(root, "encoder", 0)
+    slider.focus()
+    before = redraws(root)
+    page.keyboard.press("ArrowLeft")
+    settle(page)
+    assert redraws(root) == before + 1
+    assert state(root)["masks"][0][0] == 0.99
+    assert slider.get_attribute("aria-valuetext") == "0.99"
+    page.keyboard.press("Home")
+    settle(page)
+    assert root.locator("strong").inner_text() == "The output breaks."
+
+
+def test_reduced_motion_shakes_once_a_press(open_page: OpenPage) -> None:
+    page = open_page(html=HTML, reduced_motion=True)
+    root = page.locator(ROOT)
+    before = redraws(root)
+    root.get_by_role("button", name="Shake").click()
+    page.wait_for_timeout(500)
+    assert redraws(root) == before + 1
+    assert root.get_by_role("button", name="Shake").get_attribute("aria-pressed") == "false"
+
+
+def test_the_verdict_is_spoken_at_rest_and_silent_while_shaking(open_page: OpenPage) -> None:
+    page = open_page(html=HTML)
+    root = page.locator(ROOT)
+    spoken = root.locator(".spd-spoken")
+    assert spoken.get_attribute("aria-live") == "polite"
+    page.wait_for_timeout(1300)
+    assert spoken.text_content().startswith("The output stands still.")  # type: ignore[union-attr]
+    root.get_by_role("button", name="Shake").click()
+    page.wait_for_timeout(300)
+    said = spoken.text_content()
+    pull(mask(root, "encoder", 0), 0.0)
+    page.wait_for_timeout(1300)
+    assert spoken.text_content() == said

@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
 
         return explore
     if name == "live":
-        from .live import live
+        from .explorer.live import live
 
         return live
     raise AttributeError(f"module 'spd_mini' has no attribute '{name}'")

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return _dispatch(args)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
 
@@ -71,7 +71,10 @@ def _dispatch(args: argparse.Namespace) -> int:
     for seed in seeds:
         target_seed = seed if args.target_seed == "same" else _integer(args.target_seed)
         rows.append(_run(preset, seed, target_seed, device, args.paper, args.save))
-        _write(args.json, rows, final=seed == seeds[-1])
+        interrupted = not rows[-1]["finished"]
+        _write(args.json, rows, final=interrupted or len(rows) == len(seeds))
+        if interrupted:
+            break
     good = sum(r["recovered"] for r in rows)
     _say(f"{preset.name}: {good} of {len(rows)} recovered")
     return 0

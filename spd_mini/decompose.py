@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .checkpoint import restore, save
 from .config import Config
 from .data import Sample
 from .decomposition import Decomposition, resolve_device
@@ -49,7 +50,7 @@ def decompose(
         raise ValueError(f"checkpoint_every must be ≥ 1, got {checkpoint_every}")
     run = Run(target, sample, config or Config(), modules, tied, seed, resolve_device(device))
     if resume is not None:
-        run.restore(resume)
+        restore(run, resume)
     say = progress if callable(progress) else _print if progress else None
     started, last_said, steps = time.perf_counter(), -1, run.config.steps
     finished = False
@@ -62,7 +63,7 @@ def decompose(
             if at_log or at_checkpoint:
                 run.flush()
             if at_checkpoint and checkpoint is not None:
-                run.save(checkpoint)
+                save(run, checkpoint)
             if at_log and say and (10 * run.step // steps > last_said):
                 last_said = 10 * run.step // steps
                 say(run.progress_line(time.perf_counter() - started))

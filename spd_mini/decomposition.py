@@ -181,7 +181,8 @@ def load(path: str | Path, target: nn.Module | None = None) -> Decomposition:
         module, name, kwargs = meta["target"]
         if not module.startswith(TOYS):
             raise ValueError(f"{path} names a target class outside {TOYS}*: {module}.{name}")
-        target = getattr(importlib.import_module(module), name)(**kwargs)
+        with torch.random.fork_rng(devices=[]):  # building a module draws from the global seed
+            target = getattr(importlib.import_module(module), name)(**kwargs)
         assert target is not None
         prefix = "target/"
         target.load_state_dict(

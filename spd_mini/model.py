@@ -164,8 +164,8 @@ class Target:
 
         x: (B, ...); U: {name: (R, d_out, C)}; V: {name: (R, C, d_in)}; masks: {name: (R, C, N) or
         None for all ones}. Modules that are not named keep W. `known` may give inner activations
-        (R, C, N) of modules whose input is the target's own, to save computing them again (see
-        `layerwise_known`). Returns (R, B, ...).
+        (R, C, N) of modules whose input is the target's own, to save computing them again. Returns
+        (R, B, ...).
         """
         R = len(next(iter(U.values())))
 

@@ -1,13 +1,18 @@
 """Shared by all tests: hypothesis' profile, a browser, and pages that may not misbehave."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import hypothesis
 import pytest
-from browsing import ARGUMENTS, MISSING, OpenPage, find_browser
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, sync_playwright
+
+from browsing import ARGUMENTS, MISSING, OpenPage, find_browser
+
+# Tests run side by side, one thread each; read when torch is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples at every run and no deadline: machines are shared, failures must repeat.
 hypothesis.settings.register_profile("spd", deadline=None, derandomize=True, print_blob=True)

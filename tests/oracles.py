@@ -81,7 +81,9 @@ def kl(out: Tensor, target_out: Tensor) -> list[float]:
     for a, b in zip(out, target_out, strict=True):
         positions = list(
             zip(
-                a.reshape(-1, a.shape[-1]).tolist(), b.reshape(-1, b.shape[-1]).tolist(), strict=True
+                a.reshape(-1, a.shape[-1]).tolist(),
+                b.reshape(-1, b.shape[-1]).tolist(),
+                strict=True,
             )
         )
         total = 0.0

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import browsing
 import pytest
+
+import browsing
 from browsing import OpenPage
 
 pytest_plugins = ["pytester"]
@@ -62,6 +63,34 @@ def test_install_is_tried_once_then_searched_again(
     assert capsys.readouterr().out == "browser: /there/now\n"
 
 
+@pytest.mark.parametrize("root", [True, False], ids=["root", "sudo"])
+def test_install_asks_apt_and_nobody_else(
+    root: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apt-get and sudo are stand-ins that write down how they were called."""
+    log = tmp_path / "log"
+    for name in ("apt-get", "sudo"):
+        Path(executable(tmp_path, name)).write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\n')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 0 if root else 1000)
+    browsing.install()
+    prefix = "" if root else "sudo -n "
+    called = [f"{prefix}apt-get update -q", f"{prefix}apt-get install -y -q chromium"]
+    assert log.read_text().splitlines() == called
+
+
+@pytest.mark.parametrize("there", [(), ("apt-get",)], ids=["no apt-get", "no sudo"])
+def test_install_does_nothing_where_it_may_not(
+    there: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in there:
+        executable(tmp_path, name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("something was started"))
+    browsing.install()
+
+
 MISBEHAVING = {
     "console: oh": "<script>console.error('oh')</script>",
     "exception: undefined is not": "<script>throw new Error('undefined is not')</script>",
@@ -69,6 +98,7 @@ MISBEHAVING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", MISBEHAVING)
 def test_a_fault_fails_the_test(fault: str, pytester: pytest.Pytester) -> None:
     """The fixture itself, in a test run of its own: each kind of fault fails at the end."""

@@ -64,9 +64,7 @@ def test_leaky_sigmoids_bracket_the_hard_one(gamma: float) -> None:
     assert low <= 1, "a mask's floor may not exceed 1"
 
 
-@given(
-    C=st.integers(1, 4), hidden=st.integers(1, 5), N=st.integers(1, 4), seed=st.integers(0, 999)
-)
+@given(C=st.integers(1, 4), hidden=st.integers(1, 5), N=st.integers(1, 4), seed=st.integers(0, 999))
 @settings(max_examples=30)
 def test_readable_gates_against_scalar_arithmetic(C: int, hidden: int, N: int, seed: int) -> None:
     w = gates(1, C, hidden, seed, torch.float64)

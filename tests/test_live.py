@@ -10,6 +10,7 @@ import torch
 from explorer.making import decomposition, tms
 
 import spd_mini as spd
+from spd_mini.explorer.export import structure_of
 from spd_mini.explorer.live import PRESETS, SENTENCE, LivePanel, is_static
 
 CODE = """
@@ -72,7 +73,7 @@ def test_every_slider_drives_the_model(panel: LivePanel) -> None:
     sliders = controls(box, "FloatSlider")
     assert len(sliders) == 5 + sum(len(v) for v in panel.live.values())
     shown = controls(box, "HTML")[-1]
-    first = panel.d.target.structure()["layers"][0]
+    first = structure_of(panel.d.target)["layers"][0]
     mask = sliders[5]
     before = shown.value
     mask.value = 0.0 if mask.value > 0.5 else 1.0

@@ -169,9 +169,7 @@ def test_weighted_batch_is_the_exact_expectation() -> None:
     p = 0.3
     weight = torch.where(x > 0, p, 1 - p).prod(1)
     out, target = (x @ randn(3, 2, dtype=F64))[None], x @ randn(3, 2, seed=1, dtype=F64)
-    want = sum(
-        float(w) * e for w, e in zip(weight, oracles.mse(out[0], target), strict=True)
-    )
+    want = sum(float(w) * e for w, e in zip(weight, oracles.mse(out[0], target), strict=True))
     assert float(losses.recon(out, target, losses.mse, weight)) == pytest.approx(want, abs=1e-12)
 
     plain = losses.recon(out, target, losses.mse, None)  # p = ½

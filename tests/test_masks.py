@@ -112,23 +112,23 @@ def best_corner(d: Decomposition, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_worst_case_finds_the_worst_corner_of_a_linear_layer(seed: int) -> None:
-    """To 1 % on every row (measured: exact with 16 starts), and never above it (convexity)."""
+    """On every row, and never above it (the error is convex in the mask)."""
     d, x = linear_case(seed)
     m = masks.worst_case(d, x, steps=10, starts=16)
     found = d.divergence(d(x, m), d.target(x))
     corner = best_corner(d, x)
     assert bool((found <= corner * (1 + 1e-5)).all())
-    assert bool((found >= corner * 0.99).all()), (found / corner).tolist()
+    assert bool((found >= corner * (1 - 1e-5)).all()), (found / corner).tolist()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_worst_case_through_two_layers_comes_near_the_best_corner(seed: int) -> None:
-    """No convexity here, so an interior point may do better; 0.9 of the corner is the bound."""
+    """No convexity here: an interior point may do better, and 1 % less is let pass."""
     d, x = mlp_case(seed)
     m = masks.worst_case(d, x, steps=20, starts=8)
     found = d.divergence(d(x, m), d.target(x))
     corner = best_corner(d, x)
-    assert bool((found >= 0.9 * corner).all()), (found / corner).tolist()
+    assert bool((found >= 0.99 * corner).all()), (found / corner).tolist()
 
 
 def test_worst_case_stays_allowed_and_beats_chance_and_its_own_start() -> None:

@@ -2,14 +2,25 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import oracles
 import pytest
 import torch
 from spd_mini.model import Target
 from torch import Tensor, nn
-from zoo import Spare, Twice, fill, generator, mlp, randn, rows, tms, token_model, tokens
+from zoo import (
+    Spare,
+    Twice,
+    fill,
+    generator,
+    mlp,
+    randn,
+    rows,
+    state_of,
+    tms,
+    token_model,
+    tokens,
+)
 
 UVs = tuple[dict[str, Tensor], dict[str, Tensor]]
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int, torch.Generator], Tensor]]] = {
@@ -340,18 +351,6 @@ def test_masks_for_another_number_of_rows() -> None:
 
 
 # No trace
-
-
-def state_of(module: nn.Module) -> list[Any]:
-    """Everything that 'left exactly as it was found' speaks of."""
-    state: list[Any] = []
-    for n, m in module.named_modules():
-        hooks = [len(v) for k, v in vars(m).items() if k.endswith("_hooks")]
-        state.append((n, m.training, hooks, sorted(vars(m)), id(vars(m).get("forward"))))
-    for n, p in module.named_parameters():
-        grad = None if p.grad is None else p.grad.clone().numpy().tobytes()
-        state.append((n, p.requires_grad, id(p), p.detach().numpy().tobytes(), grad))
-    return state
 
 
 def test_wrapping_and_running_leave_the_target_as_found(case: tuple[nn.Module, Tensor]) -> None:

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
+from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -22,8 +24,18 @@ NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 CHAPTERS = [path for path in NOTEBOOKS if re.match(r"ch\d\d_", path.name)]
 
 # The core knows none of what stands on it. (The package's front page, __init__, may.)
-CORE = "components importance masks model losses config data decompose decomposition storage"
-ABOVE = {"plots", "explorer", "live", "targets", "baselines", "cluster", "edit", "__main__"}
+CORE = "components importance masks model losses config data run decompose decomposition checkpoint storage"
+ABOVE = {
+    "plots",
+    "explorer",
+    "live",
+    "exercises",
+    "targets",
+    "baselines",
+    "cluster",
+    "edit",
+    "__main__",
+}
 
 
 def read(name: str) -> str:
@@ -252,8 +264,64 @@ def test_pictures_are_there_and_described(name: str) -> None:
 # The machinery itself
 
 
-def load_builder() -> Any:
-    spec = importlib.util.spec_from_file_location("build_book", ROOT / ".ci" / "build_book.py")
+def make(*arguments: str) -> Any:
+    """Runs make with a bare environment; returns the finished process."""
+    bare = {"PATH": os.environ["PATH"], "HOME": ""}
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=bare, capture_output=True, text=True)
+
+
+def test_setup_says_what_to_install_without_a_python(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "setup", tmp_path / ".ci")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "dirname"):
+        os.symlink(shutil.which(name) or name, tools / name)
+    result = subprocess.run(
+        [str(tools / "bash"), str(tmp_path / ".ci" / "setup")],
+        env={"PATH": str(tools)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    wanted = "Python 3.11 or newer with venv is needed: apt-get install -y python3 python3-venv\n"
+    assert result.stderr == wanted
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_serve_says_what_to_build(tmp_path: Path) -> None:
+    """With the environment in place and no site, one line and a failure."""
+    result = make("serve", "-o", "setup", f"SITE={tmp_path}")
+    assert result.returncode != 0
+    assert "nothing to serve yet: run make book" in result.stderr
+
+
+def test_stages_of_the_test_command_come_in_order() -> None:
+    """What `make test` would run, every stage there and the one with the last word last."""
+    lines = make("test", "-n", "-o", "setup").stdout.splitlines()
+    stages = ["ruff check", "ruff format", "mypy", "nbstripout", "browsing.py --install"]
+    stages += ["pytest", "build_book.py", "tests/colab tests/site"]
+    found = [next(i for i, line in enumerate(lines) if stage in line) for stage in stages]
+    assert found == sorted(found)
+    assert found[-1] == len(lines) - 1
+    assert "exec make test" in read(".ci/run")
+
+
+def test_a_missing_site_is_an_error_not_a_skip(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/site"],
+        cwd=ROOT,
+        env={**os.environ, "SPD_SITE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode != 0
+    assert "make book, then set SPD_SITE" in result.stdout + result.stderr
+
+
+def load(name: str) -> Any:
+    """A Python file that is not part of the package, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -277,7 +345,7 @@ def tiny_book(folder: Path, code: str, prose: str = "# One page") -> Path:
 
 
 def build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    builder = load_builder()
+    builder = load(".ci/build_book.py")
     monkeypatch.setattr(builder, "ROOT", folder)
     monkeypatch.setattr(builder, "SCRATCH", folder / "build" / "book")
     site = folder / "site"
@@ -309,6 +377,23 @@ def test_a_failing_cell_stops_the_build_and_shows_why(
     assert "ZeroDivisionError" in shown
     assert "unfounded = 1 / 0" in shown
     assert not (folder / "site").exists()
+
+
+def test_a_cell_left_out_stops_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that reports success but skipped a cell (here: it ran nothing at all)."""
+    builder = load(".ci/build_book.py")
+    monkeypatch.setattr(builder, "run", lambda command: None)
+    notebook = tiny_book(tmp_path, "1 + 1") / "book" / "one.ipynb"
+    with pytest.raises(SystemExit, match=r"one\.ipynb: not every cell was executed"):
+        builder.execute([notebook], jobs=1)
+
+
+def test_mathjax_is_found_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    extension = load("book/_ext/spd_book.py")
+    assert all((extension.mathjax_folder() / part).exists() for part in extension.MATHJAX_PARTS)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ExtensionError, match="MathJax is missing: pip install"):
+        extension.mathjax_folder()
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Small targets of unlike build, samplers, and decompositions written down by hand."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from spd_mini.config import Config
@@ -176,3 +176,29 @@ def exact_columns(model: TMS, spare: int = 1) -> Decomposition:
     )
     gates["decoder"] = sharp
     return by_hand(model, U, V, gates, tied={"decoder": "encoder"})
+
+
+def state_of(module: nn.Module) -> list[Any]:
+    """Everything that 'left exactly as it was found' speaks of."""
+    state: list[Any] = []
+    for n, m in module.named_modules():
+        hooks = [len(v) for k, v in vars(m).items() if k.endswith("_hooks")]
+        state.append((n, m.training, hooks, sorted(vars(m)), id(vars(m).get("forward"))))
+    for n, p in module.named_parameters():
+        grad = None if p.grad is None else p.grad.clone().numpy().tobytes()
+        state.append((n, p.requires_grad, id(p), p.detach().numpy().tobytes(), grad))
+    return state
+
+
+def triangle(identity: bool = False) -> TMS:
+    """Three features in the plane, 120° apart: one feature on comes out exactly, without bias."""
+    model = TMS(3, 2, identity)
+    angles = torch.arange(3) * (2 * torch.pi / 3)
+    W = torch.stack([angles.cos(), angles.sin()])
+    with torch.no_grad():
+        model.encoder.weight.copy_(W)
+        model.decoder.weight.copy_(W.mT)
+        model.decoder.bias.zero_()
+        if model.hidden is not None:
+            model.hidden.weight.copy_(torch.eye(2))
+    return model.eval()

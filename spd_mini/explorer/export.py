@@ -1,7 +1,8 @@
 """What an explorer needs to recompute the model in the page, as plain JSON-able values.
 
 Arrays travel as base64 of little-endian float32, row-major, in the package's shapes: W (d_out,
-d_in), U (d_out, C), V (C, d_in), gates (C, d_gate). A layer that is tied to an earlier one travels
+d_in), U (d_out, C), V (C, d_in), gates (C, d_gate). All lowest bytes come first, all highest last:
+signs and exponents side by side compress well. A layer that is tied to an earlier one travels
 without W, U and V: they are the transposes (its gates are its own).
 """
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from ..decomposition import Decomposition
 from ..importance import Gates
-from ..masks import random
+from ..masks import from_source, uniform
 
 LIMIT = 0.1
 """The output counts as broken when some output is off by more than this."""
@@ -27,11 +28,12 @@ Payload = dict[str, Any]
 
 
 def encode(array: Tensor, what: str) -> str:
-    """Base64 of little-endian float32. Raises ValueError, naming `what`, for non-finite values."""
+    """Base64 of the float32 values, byte plane by byte plane. Raises ValueError, naming `what`, for non-finite values."""
     array = array.detach().float().cpu().contiguous()
     if not array.isfinite().all():
         raise ValueError(f"{what} has values that are not finite; nothing to explore")
-    return base64.b64encode(array.numpy().astype("<f4").tobytes()).decode()
+    planes = array.numpy().astype("<f4").reshape(-1, 1).view("u1").T
+    return base64.b64encode(planes.tobytes()).decode()
 
 
 def structure_of(target: nn.Module) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def structure_of(target: nn.Module) -> dict[str, Any]:
     Raises ValueError for a target that does not give one, or gives one this explorer cannot draw.
     """
     describe = getattr(target, "structure", None)
-    if describe is None:
+    if not callable(describe):
         raise ValueError(
             f"{type(target).__name__} has no structure() method; the explorer recomputes chains of "
             'linear layers and needs {"kind": "chain", "layers": [names in order], "activation": '
@@ -59,9 +61,16 @@ def structure_of(target: nn.Module) -> dict[str, Any]:
             f"structure()['input'] must be (low, high) with low < high, got {low, high}"
         )
     for name in structure["layers"]:
-        if not isinstance(target.get_submodule(name), nn.Linear):
-            raise ValueError(f"the explorer draws nn.Linear layers; '{name}' is something else")
+        linear(target, name)
     return structure
+
+
+def linear(target: nn.Module, name: str) -> nn.Linear:
+    """The layer of that name. Raises ValueError when it is not an nn.Linear."""
+    layer = target.get_submodule(name)
+    if not isinstance(layer, nn.Linear):
+        raise ValueError(f"the explorer draws nn.Linear layers; '{name}' is something else")
+    return layer
 
 
 def probes(n_features: int) -> Tensor:
@@ -138,6 +147,12 @@ def weights_payload(
     return layer
 
 
+def opening_sources(d: Decomposition) -> dict[str, Tensor]:
+    """The draw r behind the masks that the board opens with: {name: (1, C)}."""
+    generator = torch.Generator().manual_seed(0)
+    return {name: uniform((1, C), generator) for name, C in d.C.items()}
+
+
 def model_payload(d: Decomposition, x: Tensor | Sequence[float] | None = None) -> Payload:
     """The whole decomposed model with a starting input: everything the page computes with.
 
@@ -149,13 +164,15 @@ def model_payload(d: Decomposition, x: Tensor | Sequence[float] | None = None) -
     n = d.weight[names[0]].shape[1]
     start = checked_input(x, structure, n)
     slots: dict[tuple[str, int], int] = {}
+    sources = opening_sources(d)
     layers = []
     for name in names:
         layer = weights_payload(
-            name, d.weight[name], d.target.get_submodule(name).bias, d.U[name], d.V[name]
+            name, d.weight[name], linear(d.target, name).bias, d.U[name], d.V[name]
         )
         layer["gate"] = gate_payload(d.gates[name], name)
         layer["live"] = live_order(d, name, n)
+        layer["source"] = encode(sources[name][0], "source")
         source = d.wrapped.tied.get(name, name)
         if source in names[: names.index(name)]:
             layer["tied"] = source
@@ -180,7 +197,7 @@ def model_payload(d: Decomposition, x: Tensor | Sequence[float] | None = None) -
 def target_payload(target: nn.Module, x: Tensor | Sequence[float] | None = None) -> Payload:
     """The target alone, without a decomposition. Same errors as `model_payload`."""
     structure = structure_of(target)
-    linears = {name: target.get_submodule(name) for name in structure["layers"]}
+    linears = {name: linear(target, name) for name in structure["layers"]}
     layers = [weights_payload(name, m.weight, m.bias) for name, m in linears.items()]
     n = layers[0]["d_in"]
     low, high = structure.get("input", (0.0, 1.0))
@@ -207,11 +224,10 @@ def describe(d: Decomposition, x: Tensor | Sequence[float] | None = None) -> str
     n = d.weight[names[0]].shape[1]
     row = checked_input(x, structure, n)[None]
     g = d.causal_importance(row)
+    sources = opening_sources(d)
+    masks = {k: from_source(v.cpu(), sources[k]) for k, v in g.items()}
     with torch.no_grad():
-        want, masked = (
-            d.target(row.to(d.device)),
-            d(row, random(g, torch.Generator().manual_seed(0))),
-        )
+        want, masked = d.target(row.to(d.device)), d(row, masks)
     values = zip(feature_labels(n), row[0].tolist(), strict=True)
     on = ", ".join(f"{label} = {value:.2f}" for label, value in values if value)
     parts = []

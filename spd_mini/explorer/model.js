@@ -4,7 +4,8 @@
 const decode = (text, length) => {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   if (bytes.length !== 4 * length) throw new Error(`array of ${bytes.length} bytes, not ${4 * length}`);
-  const view = new DataView(bytes.buffer);
+  const view = new DataView(new ArrayBuffer(bytes.length)); // from byte planes back to numbers
+  bytes.forEach((byte, k) => view.setUint8(4 * (k % length) + Math.floor(k / length), byte));
   return Float64Array.from({ length }, (_, i) => view.getFloat32(4 * i, true));
 };
 
@@ -75,6 +76,7 @@ function readLayer(raw, earlier) {
   layer.U = twin ? transpose(twin.V, C, d_out) : decode(raw.U, d_out * C);
   layer.V = twin ? transpose(twin.U, d_in, C) : decode(raw.V, C * d_in);
   if (raw.gate) layer.gate = readGate(raw.gate, C);
+  if (raw.source) layer.source = decode(raw.source, C);
   return layer;
 }
 

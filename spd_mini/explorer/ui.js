@@ -30,6 +30,11 @@ export function style(node, name, value) {
   if (node.spdStyle[name] !== text) node.style.setProperty(name, (node.spdStyle[name] = text));
 }
 
+export function attribute(node, name, text) {
+  node.spdAttributes ??= {};
+  if (node.spdAttributes[name] !== text) node.setAttribute(name, (node.spdAttributes[name] = text));
+}
+
 const minus = (text) => text.replace("-", "−");
 export const fixed = (v, digits = 2) => minus((Math.abs(v) < 0.5 * 10 ** -digits ? 0 : v).toFixed(digits));
 export const signed = (v) => (fixed(v).startsWith("−") ? "" : "+") + fixed(v);

@@ -1,6 +1,6 @@
 // View "masks": input → what each subcomponent detects → its mask → what it writes → output.
 import * as M from "./model.js";
-import { bars, button, dash, el, fixed, heads, heat, hue, outputName, picture, plane, plural, shaker, signed, slider, small, style, sub, trace, write } from "./ui.js";
+import { attribute, bars, button, dash, el, fixed, heads, heat, hue, outputName, picture, plane, plural, shaker, signed, slider, small, style, sub, trace, write } from "./ui.js";
 
 export function view({ root, payload, redraw }) {
   const model = M.build(payload);
@@ -16,7 +16,7 @@ export function view({ root, payload, redraw }) {
   };
 
   // --- state -------------------------------------------------------------------------------
-  const state = { x: Float64Array.from(home), preset: "random", source: freshSource(), masks: null, held: new Set() };
+  const state = { x: Float64Array.from(home), preset: "random", source: model.layers.map((layer) => layer.source), masks: null, held: new Set() };
   let ideal; // the target on x: h, g, output
   let now; // the masked model
   let stale = true; // x changed since `ideal` was computed
@@ -26,8 +26,7 @@ export function view({ root, payload, redraw }) {
     const { preset } = state;
     if (preset === "own") return;
     const r = preset === "on" ? 1 : preset === "floor" ? 0 : null;
-    let next = M.fromSource(ideal.g, state.source.map((layer) => (r === null ? layer : layer.map(() => r))));
-    if (preset === "worst") next = attack();
+    const next = M.fromSource(ideal.g, state.source.map((layer) => (r === null ? layer : layer.map(() => r))));
     next.forEach((layer, l) => layer.forEach((_, c) => {
       if (state.held.has(`${l}-${c}`)) layer[c] = state.masks[l][c];
     }));
@@ -40,7 +39,8 @@ export function view({ root, payload, redraw }) {
     say(found.max > limit
       ? `Broken within the rules: allowed masks move an output by ${small(found.max)} (${how}).`
       : `Cannot break it: the worst allowed masks found move an output by ${small(found.max)}, below the limit ${limit} (${how}).`);
-    return found.masks;
+    // The corner found is kept as a source r, so that the masks stay allowed when the input moves.
+    state.source = found.masks.map((layer, l) => layer.map((m, c) => (m > ideal.g[l][c] ? 1 : 0)));
   }
   function compute() {
     if (stale) ideal = M.target(model, state.x);
@@ -51,6 +51,7 @@ export function view({ root, payload, redraw }) {
   // --- what the reader does ------------------------------------------------------------------
   const changeInput = () => {
     stale = true;
+    if (state.preset === "worst") say("These masks were the worst for the input before. Search again for this one.");
     redraw();
   };
   const choose = (preset) => {
@@ -59,6 +60,10 @@ export function view({ root, payload, redraw }) {
     state.preset = preset;
     if (preset === "random") state.source = freshSource();
     say("");
+    if (preset === "worst") {
+      compute(); // the search needs the importances of the input as it stands
+      attack();
+    }
     redraw();
   };
   const move = (l, c, m) => {
@@ -125,7 +130,7 @@ export function view({ root, payload, redraw }) {
           write(h, signed(ideal.h[l][c]));
           write(note, `g ${fixed(g)} · ${broken === null ? "cannot break it" : `breaks below ${fixed(broken)}`}`);
           const alone = broken === null ? "Alone it cannot break the output." : `Alone it breaks the output below ${fixed(broken)}.`;
-          control.input.setAttribute("aria-description", `Reads ${fixed(ideal.h[l][c])}; importance ${fixed(g)}. ${alone}`);
+          attribute(control.input, "aria-description", `Reads ${fixed(ideal.h[l][c])}; importance ${fixed(g)}. ${alone}`);
         }
         const m = state.masks[l][c];
         control.set(m);
@@ -277,5 +282,6 @@ export function view({ root, payload, redraw }) {
     return { target: on.output, g: on.g, gamma: on.gamma, h: on.h, output: M.masked(model, x, m).output };
   };
   const search = (x) => M.worst(model, x, M.target(model, x), candidates, M.generator(payload.seed));
-  return { draw, state, model, forward, search, ideal: () => ideal };
+  const breaks = (x) => M.breakPoints(model, M.masked(model, x, M.ones(model)), M.target(model, x).output, limit);
+  return { draw, state, model, forward, search, breaks, ideal: () => ideal };
 }

@@ -133,7 +133,9 @@ def scrubber(
     slots: dict[tuple[int, ...], int] = {}
     layers = []
     for name in structure["layers"]:
-        layers.append(_scrubbed(name, snapshots, target.get_submodule(name).weight.detach(), slots))
+        layers.append(
+            _scrubbed(name, snapshots, export.linear(target, name).weight.detach(), slots)
+        )
     n = snapshots[-1]["g"][structure["layers"][0]].shape[0]
     payload = {
         "format": 1,
@@ -207,7 +209,7 @@ def gate(d: Decomposition, name: str, c: int | None = None, title: str | None = 
     g = d.causal_importance(export.probes(n))[name].detach().cpu()[:, live]
     spread = h.max(0).values - h.min(0).values
     low, high = h.min(0).values - 0.1 * spread - 1e-3, h.max(0).values + 0.1 * spread + 1e-3
-    payload = {
+    payload: export.Payload = {
         "format": 1,
         "layer": name,
         "C": len(live),

@@ -129,7 +129,8 @@ def train(preset: Preset, seed: int = 0) -> TMS:
     with torch.no_grad():
         final = loss(8192)
     best = int(final.argmin())
-    target = TMS(n, m, preset.identity)
+    with torch.random.fork_rng(devices=[]):  # building a module draws from the global seed
+        target = TMS(n, m, preset.identity)
     with torch.no_grad():
         target.encoder.weight.copy_(W[best])
         target.decoder.weight.copy_(W[best].mT)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from spd_mini import Config, Decomposition
+from spd_mini.explorer import snapshot
+from spd_mini.explorer.views import Snapshot
 from spd_mini.importance import Gates
 from spd_mini.model import Target
 from spd_mini.targets.tms import TMS
@@ -48,7 +50,9 @@ def tms(features: int, hidden: int, identity: bool, seed: int) -> TMS:
     return target
 
 
-def decomposition(target: nn.Module, C: int, seed: int, tied: dict[str, str]) -> Decomposition:
+def decomposition(
+    target: nn.Module, C: int, seed: int, tied: dict[str, str], d_gate: int = 6
+) -> Decomposition:
     """Random U, V and gates around a target: nothing is recovered, everything is non-trivial.
 
     The gates are scaled so that importances fall below 0, between 0 and 1, and above 1.
@@ -65,35 +69,87 @@ def decomposition(target: nn.Module, C: int, seed: int, tied: dict[str, str]) ->
         U[name] = normal(d_out, C) / C**0.5
         V[name] = normal(C, d_in) / d_in**0.5
         gates[name] = Gates(
-            normal(C, 6) * 2**0.5, normal(C, 6), normal(C, 6) / 6**0.5, 0.5 + normal(C)
+            normal(C, d_gate) * 2**0.5,
+            normal(C, d_gate),
+            normal(C, d_gate) / d_gate**0.5,
+            0.5 + normal(C),
         )
     for name, source in tied.items():
         U[name], V[name] = V[source].mT, U[source].mT
-    return Decomposition(wrapped, U, V, gates, Config(C=C, gate_hidden=6))
+    return Decomposition(wrapped, U, V, gates, Config(C=C, gate_hidden=d_gate))
 
 
 def pentagon() -> Decomposition:
-    """A TMS 5-2 with an exact decomposition, by hand: five subcomponents and two unused ones.
+    """A TMS 5-2 with an exact decomposition: five subcomponents and two unused ones."""
+    angles = 2 * torch.pi * torch.arange(5) / 5
+    return exact(torch.stack([angles.cos(), angles.sin()]), C=7)
+
+
+def unit_columns(m: int, n: int) -> Tensor:
+    """Random unit columns (m, n)."""
+    W = torch.randn(m, n, generator=torch.Generator().manual_seed(0))
+    return W / W.norm(dim=0)
+
+
+def exact(W: Tensor, C: int, d_gate: int = 1) -> Decomposition:
+    """A TMS with unit columns W (hidden, features), decomposed by hand.
 
     Encoder: U_c = W_c, V_c = e_c; decoder: the transposes. The gates are steps: only the
-    subcomponents of features that are on matter, and masks of the others change no output at all.
+    subcomponents of features that are on matter, and masks of the others change no output at all
+    (as long as the bias, −0.3, hides the interference).
     """
-    angles = 2 * torch.pi * torch.arange(5) / 5
-    W = torch.stack([angles.cos(), angles.sin()])
-    target = TMS(5, 2)
+    m, n = W.shape
+    target = TMS(n, m)
     with torch.no_grad():
         target.encoder.weight.copy_(W)
         target.decoder.weight.copy_(W.mT)
         target.decoder.bias.fill_(-0.3)
-    nothing = torch.zeros(2, 2)
-    U = {"encoder": torch.cat([W, nothing], dim=1)}
-    V = {"encoder": torch.cat([torch.eye(5), torch.zeros(2, 5)])}
+    U = {"encoder": torch.cat([W, torch.zeros(m, C - n)], dim=1)}
+    V = {"encoder": torch.cat([torch.eye(n), torch.zeros(C - n, n)])}
     U["decoder"], V["decoder"] = V["encoder"].mT, U["encoder"].mT
 
     def steps(slope: float, offset: float) -> Gates:
-        on = torch.tensor([1.0] * 5 + [0.0] * 2)[:, None]
-        return Gates(slope * on, offset * on, 10 * on, torch.zeros(7))
+        on = torch.tensor([1.0] * n + [0.0] * (C - n))[:, None]
+        wide = torch.ones(1, d_gate)
+        return Gates(slope * on * wide, offset * on * wide, 10 * on * wide / d_gate, torch.zeros(C))
 
     gates = {"encoder": steps(1.0, 0.0), "decoder": steps(4.0, -2.4)}
     wrapped = Target(target, None, {"decoder": "encoder"})
-    return Decomposition(wrapped, U, V, gates, Config(C=7, gate_hidden=1))
+    return Decomposition(wrapped, U, V, gates, Config(C=C, gate_hidden=d_gate))
+
+
+def cube_cases() -> list[dict[str, object]]:
+    """True columns, and a cancelling pair that one mask at a time would give away."""
+    eye = torch.eye(2)
+    pair_U = torch.tensor([[1.0, 0.0, 2.0, -2.0], [0.0, 1.0, 1.0, -1.0]])
+    pair_V = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+
+    def inputs(C: int) -> list[dict[str, object]]:
+        g = eye.tolist()
+        return [{"label": f"x{i} on", "x": g[i], "g": [g[i] + [0.0] * (C - 2)]} for i in range(2)]
+
+    return [
+        {
+            "name": "true columns",
+            "why": "One subcomponent a column.",
+            "layers": [{"name": "W", "W": eye, "U": eye, "V": eye}],
+            "inputs": inputs(2),
+        },
+        {
+            "name": "cancelling pair",
+            "why": "Two more that cancel while both are on.",
+            "layers": [{"name": "W", "W": eye, "U": pair_U, "V": pair_V}],
+            "inputs": inputs(4),
+        },
+    ]
+
+
+def snapshots() -> tuple[list[Snapshot], nn.Module]:
+    """Three moments of an invented training run that ends at the pentagon."""
+    d = pentagon()
+    moments = []
+    for step, share in ((0, 0.2), (50, 0.6), (100, 1.0)):
+        d.U = {n: share * u for n, u in pentagon().U.items()}
+        d.V = pentagon().V
+        moments.append(snapshot(step, d, {"total": 1 - 0.9 * share, "recon": 0.01 / share}))
+    return moments, d.target

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from browsing import OpenPage
+from explorer.making import Chain, decomposition, tms
 
 import spd_mini as spd
-from explorer.making import Chain, decomposition, tms
+from browsing import OpenPage
+from spd_mini.explorer.export import structure_of
+from spd_mini.explorer.html import source
 
 TIES = {"decoder": "encoder"}
 TOLERANCE = 1e-5
@@ -34,8 +36,8 @@ FORWARD = """([root, cases]) => cases.map((one) => {
 def random_case(d: spd.Decomposition, seed: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """One input in the sliders' range, and masks of which some lie outside [g, 1] and [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
-    low, high = d.target.structure()["input"]
-    n = d.weight[d.target.structure()["layers"][0]].shape[1]
+    low, high = structure_of(d.target)["input"]
+    n = d.weight[structure_of(d.target)["layers"][0]].shape[1]
     x = low + (high - low) * torch.rand(1, n, generator=generator)
     x = x * (torch.rand(1, n, generator=generator) < 0.7)
     masks = {k: 1.2 * torch.rand(1, C, generator=generator) - 0.1 for k, C in d.C.items()}
@@ -45,7 +47,7 @@ def random_case(d: spd.Decomposition, seed: int) -> tuple[torch.Tensor, dict[str
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_importances_equal_pytorch(case: str, open_page: OpenPage) -> None:
     d = CASES[case]()
-    names = d.target.structure()["layers"]
+    names = structure_of(d.target)["layers"]
     page = open_page(html=spd.explore(d)._repr_html_())
     drawn = [random_case(d, seed) for seed in range(8)]
     sent: list[dict[str, Any]] = [
@@ -74,14 +76,13 @@ def close(page_says: list[float], torch_says: torch.Tensor) -> None:
 
 def test_erf_and_sigmoids_equal_pytorch(open_page: OpenPage) -> None:
     """Over the whole range of arguments, not only those that a model happens to produce."""
-    from spd_mini.explorer.html import source
-
     page = open_page(html="<p>module under test</p>")
     z = torch.linspace(-9, 9, 4001, dtype=torch.float64)
     got = page.evaluate(
         """async ([text, zs]) => {
-          const m = await import("data:text/javascript;base64," + btoa(unescape(encodeURIComponent(text))));
-          return zs.map((z) => [m.erf(z), m.gelu(z), m.lowerLeaky(z), m.upperLeaky(z), m.clamp01(z)]);
+          const address = "data:text/javascript," + encodeURIComponent(text);
+          const { erf, gelu, lowerLeaky, upperLeaky, clamp01 } = await import(address);
+          return zs.map((z) => [erf(z), gelu(z), lowerLeaky(z), upperLeaky(z), clamp01(z)]);
         }""",
         [source("model.js"), z.tolist()],
     )
@@ -106,7 +107,7 @@ SEARCH = """(x) => {
 
 def brute_force(d: spd.Decomposition, x: torch.Tensor) -> float:
     """Largest output change over every corner and, as a check on the corners, random masks."""
-    names = d.target.structure()["layers"]
+    names = structure_of(d.target)["layers"]
     g = d.causal_importance(x)
     sizes = [d.C[n] for n in names]
     bits = torch.tensor(list(itertools.product((0.0, 1.0), repeat=sum(sizes))))
@@ -128,7 +129,7 @@ def test_worst_case_equals_brute_force(seed: int, open_page: OpenPage) -> None:
     page = open_page(html=spd.explore(d)._repr_html_())
     found = page.evaluate(SEARCH, x[0].tolist())
     assert found["max"] == pytest.approx(brute_force(d, x), abs=TOLERANCE)
-    masks = dict(zip(d.target.structure()["layers"], found["masks"], strict=True))
+    masks = dict(zip(structure_of(d.target)["layers"], found["masks"], strict=True))
     for name, g in d.causal_importance(x).items():
         m = torch.tensor(masks[name])
         assert (m >= g[0] - 1e-6).all() and (m <= 1).all(), "a worst mask is not allowed"
@@ -144,3 +145,35 @@ def test_worst_case_of_a_large_model_beats_random_masks(open_page: OpenPage) -> 
     masks = spd.masks.random(d.causal_importance(rows), torch.Generator().manual_seed(0))
     assert not found["exact"]
     assert found["max"] > 1.2 * float((d(rows, masks) - d.target(x)).abs().max())
+
+
+@pytest.mark.parametrize("case", ["5-2 with identity", "chain without activation"])
+def test_break_points_equal_a_scan(case: str, open_page: OpenPage) -> None:
+    """Where pulling one mask alone first breaks the output, against 2,001 steps in PyTorch.
+
+    The subcomponents are made faithful first: with all masks at 1 nothing is broken yet.
+    """
+    d = CASES[case]()
+    for name, W in d.weight.items():
+        if name not in d.wrapped.tied:
+            d.U[name] = d.U[name] + (W - d.U[name] @ d.V[name]) @ torch.linalg.pinv(d.V[name])
+    for name, source_ in d.wrapped.tied.items():
+        d.U[name], d.V[name] = d.V[source_].mT, d.U[source_].mT
+    page = open_page(html=spd.explore(d)._repr_html_())
+    x = random_case(d, 3)[0]
+    found = page.evaluate(
+        "(x) => document.querySelector('.spd-explorer').spdExplorer.breaks(x)", x[0].tolist()
+    )
+    pulled = torch.linspace(1, 0, 2001)
+    kinds = set()
+    for name, says in zip(structure_of(d.target)["layers"], found, strict=True):
+        for c, point in enumerate(says):
+            masks = torch.ones(2001, d.C[name])
+            masks[:, c] = pulled
+            off = (d(x.expand(2001, -1), {name: masks}) - d.target(x)).abs().amax(1) > 0.1
+            kinds.add(point is None)
+            if point is None:
+                assert not off.any()
+            else:
+                assert float(pulled[off.float().argmax()]) == pytest.approx(point, abs=1e-3)
+    assert kinds == {True, False}

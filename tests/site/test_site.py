@@ -7,6 +7,8 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
+from playwright.sync_api import Page
+
 from browsing import OpenPage
 
 PAYLOAD = 150 * 1024  # bytes of one explorer, compressed: data, module and style together
@@ -37,12 +39,27 @@ OVERFLOW = """() => {
     .map((node) => node.tagName + "." + String(node.className).slice(0, 60));
 }"""
 
+# How often each explorer of the page has redrawn itself.
+REDRAWS = """() =>
+  [...document.querySelectorAll(".spd-explorer")].map((root) => Number(root.dataset.redraws ?? 0))
+"""
+
 # The explorer's picture and words without its sliders' own read-outs.
 PICTURE = """(root) => {
   const copy = root.cloneNode(true);
   copy.querySelectorAll("input, output, script, style").forEach((node) => node.remove());
   return copy.innerHTML;
 }"""
+
+
+def check_images(page: Page) -> None:
+    """Every image is there and says in words what it shows; no file name or hash stands for it."""
+    for image in page.locator("article img").all():
+        alt = image.get_attribute("alt") or ""
+        assert len(alt.split()) >= 3, f"alt text of {image.get_attribute('src')}: {alt!r}"
+        assert not alt.startswith(("../", "_images", "/"))
+        assert not re.search(r"\.(png|svg|jpe?g)$|[0-9a-f]{32}", alt), alt
+        assert image.evaluate("(node) => node.decode().then(() => node.naturalWidth > 0)")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -61,18 +78,9 @@ def test_page_shows_well(
         page.evaluate("MathJax.startup.promise.then(() => true)")
         assert page.locator("mjx-container").count() > 0
         assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+    check_images(page)
     assert page.evaluate(OVERFLOW) == []
     assert page.locator("input[type=search]:visible").count() <= 1
-
-
-def test_images_have_real_alt_text(page_name: str, site_url: str, open_page: OpenPage) -> None:
-    page = open_page(site_url + page_name)
-    for image in page.locator("article img").all():
-        alt = image.get_attribute("alt") or ""
-        assert len(alt.split()) >= 3, f"alt text of {image.get_attribute('src')}: {alt!r}"
-        assert not alt.startswith(("../", "_images", "/"))
-        assert not re.search(r"\.(png|svg|jpe?g)$|[0-9a-f]{32}", alt), alt
-        assert image.evaluate("(node) => node.complete && node.naturalWidth > 0")
 
 
 def test_links_within_the_site_resolve(page_name: str, site: Path) -> None:
@@ -110,31 +118,27 @@ def test_notebooks_and_only_they_open_in_colab(page_name: str, site: Path) -> No
 def test_every_explorer_moves(page_name: str, site_url: str, open_page: OpenPage) -> None:
     """Each slider, moved by key, redraws its explorer and no other; some change the picture."""
     page = open_page(site_url + page_name, reduced_motion=True)
-    explorers = page.locator(".spd-explorer").all()
-    for root in explorers:
-        handle = root.element_handle()
+    for mine, root in enumerate(page.locator(".spd-explorer").all()):
         root.evaluate("(node) => node.querySelectorAll('details').forEach((d) => (d.open = true))")
         sliders = root.locator("input[type=range]:enabled:visible").all()
         assert sliders, "an explorer without a slider"
-        changed = 0
+        changed = False
         for slider in sliders:
-            before = root.evaluate(PICTURE)
-            counts = [int(other.get_attribute("data-redraws") or 0) for other in explorers]
+            before = "" if changed else root.evaluate(PICTURE)
+            counts: list[int] = page.evaluate(REDRAWS)
             value = slider.input_value()
             slider.focus()
             page.keyboard.press("ArrowRight")
             if slider.input_value() == value:
                 page.keyboard.press("ArrowLeft")
             assert slider.input_value() != value, slider.get_attribute("aria-label")
-            mine = explorers.index(root)
             page.wait_for_function(
-                "([node, count]) => Number(node.dataset.redraws) > count",
-                arg=[handle, counts[mine]],
-                timeout=5000,
+                f"([i, count]) => ({REDRAWS})()[i] > count", arg=[mine, counts[mine]]
             )
-            after = [int(other.get_attribute("data-redraws") or 0) for other in explorers]
-            assert after[:mine] + after[mine + 1 :] == counts[:mine] + counts[mine + 1 :]
-            changed += root.evaluate(PICTURE) != before
+            counts_after: list[int] = page.evaluate(REDRAWS)
+            assert counts_after[:mine] == counts[:mine]
+            assert counts_after[mine + 1 :] == counts[mine + 1 :]
+            changed = changed or root.evaluate(PICTURE) != before
         assert changed, "no slider changes what the explorer shows"
 
 

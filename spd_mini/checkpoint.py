@@ -1,0 +1,55 @@
+"""Checkpoints of a run: written atomically, resumed to the same result."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import storage
+from .decomposition import fingerprint
+from .run import Run
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """What a checkpoint must agree with to be resumed."""
+    return {
+        "config": json.loads(json.dumps(run.config.to_dict())),
+        "seed": run.seed,
+        "weights": fingerprint(run.target.weight),
+        "tied": run.target.tied,
+    }
+
+
+def save(run: Run, path: str | Path) -> None:
+    """Write parameters, Adam's moments, generators and the losses so far."""
+    tensors = dict(run.params)
+    for name, param in run.params.items():
+        tensors |= {f"adam/{k}/{name}": v for k, v in run.optimizer.state[param].items()}
+    tensors["noise"], tensors["data"] = run.noise.get_state(), run.batches.state()
+    tensors["log"] = torch.from_numpy(run.log)
+    meta = {"step": run.step, "chosen": run.chosen, **identity(run)}
+    storage.write(path, "checkpoint", tensors, meta)
+
+
+def restore(run: Run, path: str | Path) -> None:
+    """Continue from a checkpoint. Raises ValueError when it belongs to another run."""
+    tensors, meta = storage.read(path, "checkpoint")
+    for key, value in identity(run).items():
+        if meta[key] != value:
+            raise ValueError(f"checkpoint {path} belongs to another run: its {key} differs")
+    device = run.target.device
+    params = {k: tensors[k].to(device) for k in run.params}
+    adam = {
+        name: {
+            # the fused optimiser keeps its step count on the parameters' device, too
+            k: tensors[f"adam/{k}/{name}"].to(device)
+            for k in ("step", "exp_avg", "exp_avg_sq")
+        }
+        for name in params
+    }
+    run.set_parameters(params, adam)
+    run.noise.set_state(tensors["noise"])
+    run.batches.skip(meta["step"], tensors["data"])
+    run.log, run.step, run.warmed_up = tensors["log"].numpy(), meta["step"], True
+    run.chosen = tuple(meta["chosen"]) if meta["chosen"] else None

@@ -1,0 +1,80 @@
+"""Frame time and payload of the mask board: `python tests/benchmarks/explorer_speed.py`.
+
+For each size: bytes of one explorer's HTML (style, data, module), compressed; and the time from a
+slider's event to the finished redraw, style and layout included, in a headless browser on this
+machine. One frame is 16 ms.
+"""
+
+import gzip
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from playwright.sync_api import Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from explorer.making import decomposition, exact, tms, unit_columns
+
+import spd_mini as spd
+from browsing import ARGUMENTS, find_browser
+
+# Event, recomputation, DOM writes, then a forced style and layout pass. `forced` is read last.
+MOVE = """(kind) => {
+  const root = document.querySelector(".spd-explorer");
+  const sliders = [...root.querySelectorAll(`.spd-${kind} input`)];
+  const times = [];
+  for (let k = 0; k < 200; k++) {
+    const slider = sliders[k % sliders.length];
+    slider.value = (k * 0.37) % 1;
+    const began = performance.now();
+    slider.dispatchEvent(new Event("input"));
+    root.spdExplorer.draw();
+    root.getBoundingClientRect();
+    times.push(performance.now() - began);
+  }
+  return times;
+}"""
+TIES = {"decoder": "encoder"}
+CASES = {
+    "tms-5-2, C 40": lambda: exact(unit_columns(2, 5), 40, 8),
+    # as recovered: 40 live subcomponents a layer, the rest folded away
+    "tms-40-10, C 320": lambda: exact(unit_columns(10, 40), 320, 8),
+    # every subcomponent live, every byte random: heavier than anything that is ever shown
+    "tms-40-10, C 320, all live": lambda: decomposition(tms(40, 10, False, 0), 320, 0, TIES, 8),
+}
+
+
+def measure(page: Page, kind: str) -> str:
+    """Time of a redraw after one kind of slider moved: best, median and 95th percentile."""
+    times = page.evaluate(MOVE, kind)
+    late = statistics.quantiles(times, n=20)[-1]
+    return f"{min(times):.1f} ms at best, median {statistics.median(times):.1f}, 95 % {late:.1f}"
+
+
+def main() -> None:
+    """Print one line a size."""
+    torch.set_num_threads(1)
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=list(ARGUMENTS))
+        for name, make in CASES.items():
+            html = spd.explore(make())._repr_html_()
+            path = Path(folder) / "page.html"
+            path.write_text(html, encoding="utf-8")
+            page = browser.new_page()
+            page.goto(path.as_uri())
+            masks, inputs = measure(page, "mask"), measure(page, "in")
+            kilobytes = len(gzip.compress(html.encode(), mtime=0)) / 1024
+            live = page.locator(".spd-mask").count()
+            print(
+                f"{name}: {kilobytes:.0f} KiB compressed; {live} mask sliders; redraw after a mask "
+                f"{masks}; after an input {inputs}"
+            )
+            page.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

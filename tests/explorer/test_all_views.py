@@ -1,0 +1,251 @@
+"""What holds for every view: every control moves something, is named, legible, and fits."""
+
+import itertools
+
+import pytest
+import torch
+from explorer.making import cube_cases, decomposition, pentagon, snapshots, tms
+from playwright.sync_api import Locator, Page
+
+import spd_mini as spd
+from browsing import OpenPage
+from spd_mini import explorer
+
+ROOT = ".spd-explorer"
+VIEWS = {
+    "masks": lambda: spd.explore(pentagon()),
+    "masks, three layers": lambda: spd.explore(
+        decomposition(tms(5, 2, True, 0), 6, 0, {"decoder": "encoder"})
+    ),
+    "columns": lambda: explorer.columns(pentagon().target),
+    "cube": lambda: explorer.cube(cube_cases()),
+    "scrubber": lambda: explorer.scrubber(*snapshots()),
+    "gate": lambda: explorer.gate(pentagon(), "encoder", 1),
+    "columns, 40 features": lambda: explorer.columns(tms(40, 10, False, 0)),
+}
+every_view = pytest.mark.parametrize("view", VIEWS)
+
+
+def settle(page: Page) -> None:
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
+def redraws(root: Locator) -> int:
+    return int(root.get_attribute("data-redraws") or -1)
+
+
+def opened(view: str, open_page: OpenPage, **how: object) -> tuple[Page, Locator]:
+    page = open_page(html=VIEWS[view]()._repr_html_(), **how)  # type: ignore[arg-type]
+    return page, page.locator(ROOT)
+
+
+@every_view
+def test_every_slider_moves_something(view: str, open_page: OpenPage) -> None:
+    page, root = opened(view, open_page)
+    sliders = root.locator("input[type=range]")
+    assert sliders.count() > 0
+    for i in range(min(sliders.count(), 16)):
+        slider = sliders.nth(i)
+        before, count, value = root.inner_html(), redraws(root), slider.input_value()
+        slider.focus()
+        keys = ("ArrowLeft", "ArrowRight") if float(value) > 0 else ("ArrowRight", "ArrowLeft")
+        page.keyboard.press(keys[0])
+        settle(page)
+        assert redraws(root) > count
+        assert root.inner_html() != before
+        page.keyboard.press(keys[1])
+        settle(page)
+
+
+@every_view
+def test_every_button_and_choice_does_something(view: str, open_page: OpenPage) -> None:
+    page, root = opened(view, open_page, reduced_motion=True)
+    buttons = root.get_by_role("button")
+    for i in range(min(buttons.count(), 14)):
+        count = redraws(root)
+        buttons.nth(i).click()
+        settle(page)
+        assert redraws(root) > count, buttons.nth(i).inner_text()
+    for select in root.locator("select").all():
+        options = select.locator("option")
+        count = redraws(root)
+        select.select_option(index=options.count() - 1)
+        settle(page)
+        assert redraws(root) > count
+
+
+@every_view
+def test_every_control_is_named_and_shows_its_value(view: str, open_page: OpenPage) -> None:
+    _, root = opened(view, open_page)
+    assert root.get_attribute("data-view") == view.split(",")[0]
+    assert root.get_attribute("aria-label")
+    assert root.get_attribute("aria-description")
+    for slider in root.locator("input[type=range]").all():
+        assert slider.get_attribute("aria-label")
+        text = slider.get_attribute("aria-valuetext")
+        assert text
+        assert slider.locator("xpath=../..").locator("output").inner_text() == text
+    for other in root.locator("select, svg[role=img], section").all():
+        assert other.get_attribute("aria-label")
+    for button in root.get_by_role("button").all():
+        assert button.inner_text()
+
+
+CONTRASTS = """root => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = (colour, under = [255, 255, 255]) => {
+    canvas.fillStyle = `rgb(${under})`; canvas.fillRect(0, 0, 1, 1);
+    canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const share = [0.2126, 0.7152, 0.0722];
+  const light = (c) => c.reduce((sum, v, i) => sum + linear(v / 255) * share[i], 0);
+  const ground = (node) => node
+    ? rgb(getComputedStyle(node).backgroundColor, ground(node.parentElement)) : [255, 255, 255];
+  const out = [];
+  for (const node of root.querySelectorAll("*")) {
+    const own = [...node.childNodes].filter((n) => n.nodeType === 3);
+    const text = own.map((n) => n.data.trim()).join("");
+    const shown = !node.matches("style, script, noscript") && node.getClientRects().length;
+    if (!text || !shown) continue;
+    const style = getComputedStyle(node);
+    const ink = rgb(node.namespaceURI.endsWith("svg") ? style.fill : style.color);
+    const [a, b] = [light(ink), light(ground(node))].sort((p, q) => q - p);
+    out.push([(a + 0.05) / (b + 0.05), text]);
+  }
+  return out;
+}"""
+
+
+@every_view
+def test_text_is_legible_in_light_and_dark(view: str, open_page: OpenPage) -> None:
+    """WCAG's 4.5 for every piece of text on the ground it stands on."""
+    page, root = opened(view, open_page)
+    if view.startswith("masks"):  # so that the warning colour shows, too
+        root.locator(".spd-mask input").first.fill("0")
+        settle(page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = root.evaluate(CONTRASTS)
+        assert len(found) > 5
+        assert min(found)[0] >= 4.5, (scheme, min(found))
+
+
+def test_dark_mode_follows_the_reader_and_the_page(open_page: OpenPage) -> None:
+    """The system's wish; but the switch of the book's theme, of JupyterLab and Colab wins."""
+    colour = "node => getComputedStyle(node).backgroundColor"
+    page, root = opened("masks", open_page)
+    light = root.evaluate(colour)
+    dark = opened("masks", open_page, dark=True)[1].evaluate(colour)
+    assert light != dark
+    for name, value, want in (
+        ("html", 'data-theme="dark"', dark),
+        ("html", 'theme="dark"', dark),
+        ("body", 'data-jp-theme-light="false"', dark),
+    ):
+        key, text = value.split("=")
+        script = "([n, k, v]) => document.querySelector(n).setAttribute(k, v)"
+        page.evaluate(script, [name, key, text.strip('"')])
+        assert root.evaluate(colour) == want, value
+        page.evaluate("([n, k]) => document.querySelector(n).removeAttribute(k)", [name, key])
+    page, root = opened("masks", open_page, dark=True)
+    for name, key, text in (
+        ("html", "data-theme", "light"),
+        ("body", "data-jp-theme-light", "true"),
+    ):
+        page.evaluate(
+            "([n, k, v]) => document.querySelector(n).setAttribute(k, v)", [name, key, text]
+        )
+        assert root.evaluate(colour) == light, key
+        page.evaluate("([n, k]) => document.querySelector(n).removeAttribute(k)", [name, key])
+
+
+OVERFLOWING = """root => [...root.querySelectorAll(".spd-panel, .spd-row, .spd-controls")]
+  .filter((n) => n.scrollWidth > n.clientWidth + 1).map((n) => n.textContent)"""
+LEFTS = """root => [...root.querySelectorAll(".spd-flow > *")]
+  .map((n) => Math.round(n.getBoundingClientRect().left))"""
+
+
+@every_view
+def test_nothing_overflows(view: str, open_page: OpenPage) -> None:
+    page, root = opened(view, open_page)
+    for width in (1280, 760, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert root.evaluate(OVERFLOWING) == [], width
+    assert len(set(root.evaluate(LEFTS))) == 1, "panels stand side by side on a phone"
+
+
+def test_columns_counts_what_is_used(open_page: OpenPage) -> None:
+    page, root = opened("columns", open_page)
+    text = root.locator(".spd-text")
+    assert text.inner_text().startswith(
+        "1 column of 5 used (W₀): 2 of the matrix's 10 entries, 20 %."
+    )
+    x = [0.75, 0, 0.5, 0, 0]
+    root.get_by_label("x₂").fill("0.5")
+    settle(page)
+    assert text.inner_text().startswith("2 columns of 5 used (W₀, W₂): 4 of")
+    want = pentagon().target(torch.tensor([x]))[0]
+    shown = [row.split(" | ")[1] for row in root.locator(".spd-numbers").all_inner_texts()]
+    assert shown == [f"{v:.2f}" for v in want.tolist()]
+    got = root.evaluate("(root, x) => [...root.spdExplorer.forward({ x }).output]", x)
+    torch.testing.assert_close(torch.tensor(got), want.detach(), atol=1e-5, rtol=0)
+
+
+def test_cube_tells_the_cases_apart(open_page: OpenPage) -> None:
+    page, root = opened("cube", open_page)
+    tests = root.locator(".spd-test .spd-numbers")
+    assert tests.all_inner_texts() == ["0.000"] * 3
+    root.get_by_role("button", name="cancelling pair").click()
+    settle(page)
+    assert root.locator("strong").inner_text() == "The output stands still."
+    numbers = [float(t) for t in tests.all_inner_texts()]
+    U, V = (torch.as_tensor(cube_cases()[1]["layers"][0][k]) for k in "UV")  # type: ignore[index]
+    x = torch.tensor([1.0, 0.0])
+    corners = torch.tensor([(1.0, *c) for c in itertools.product((0.0, 1.0), repeat=3)])
+    change = ((corners * (V @ x)) @ U.T - x).abs().max(1).values
+    assert numbers[2] == pytest.approx(float(change.max()), abs=1e-3)
+    assert 0.2 < numbers[1] < numbers[2]
+    root.get_by_role("button", name="Worst corner").click()
+    settle(page)
+    assert root.locator("strong").inner_text() == "The output breaks."
+    assert "All masks are allowed" in root.locator(".spd-figures").inner_text()
+
+
+def test_scrubber_shows_each_step(open_page: OpenPage) -> None:
+    page, root = opened("scrubber", open_page)
+    assert root.locator(".spd-text").inner_text().startswith("Step 100: encoder has 5 live")
+    length = "n => Math.hypot(n.getBBox().width, n.getBBox().height)"
+    arrow = root.locator(".spd-piece").first
+    full = arrow.evaluate(length)
+    slider = root.get_by_label("step")
+    slider.focus()
+    page.keyboard.press("Home")
+    settle(page)
+    assert root.locator(".spd-text").inner_text().startswith("Step 0:")
+    assert root.locator("dd").all_inner_texts() == ["0.820", "0.050"]
+    assert arrow.evaluate(length) < 0.4 * full
+    root.get_by_role("button", name="Play").click()
+    page.wait_for_function(
+        "() => document.querySelector('.spd-text').textContent.startsWith('Step 100')"
+    )
+    assert root.get_by_role("button").inner_text() in ("Play", "Pause")
+
+
+def test_gate_draws_the_packages_own_functions(open_page: OpenPage) -> None:
+    page, root = opened("gate", open_page)
+    assert root.locator("select").input_value() == "1", "starts at the one asked for"
+    d = pentagon()
+    for h in (-0.05, 0.0, 0.05, 0.1, 0.5):
+        got = root.evaluate("(root, h) => root.spdExplorer.logit(1, h)", h)
+        gates = type(d.gates["encoder"])(*(t[1] for t in d.gates["encoder"]))
+        want = spd.importance.gate_logits(torch.tensor(h), gates)
+        assert got == pytest.approx(float(want), abs=1e-5)
+    root.get_by_label("h", exact=True).fill("0")
+    settle(page)
+    assert "Importance 0" in root.locator(".spd-text").inner_text()
+    root.get_by_label("m", exact=True).fill("0.3")
+    settle(page)
+    assert root.locator("dd").last.inner_text() == "g + (1 − g)·r = 0.00 + 1.00 × 0.30 = 0.300"

@@ -64,10 +64,14 @@ def _dispatch(args: argparse.Namespace) -> int:
         if args.steps < 1:
             raise ValueError(f"--steps must be ≥ 1, got {args.steps}")
         names = args.experiment or list(EXPERIMENTS)
-        _write(args.json, [_bench(_preset(n), args.steps, args.paper, device) for n in names])
+        results = [_bench(_preset(n), args.steps, args.paper, device) for n in names]
+        for r in results:
+            _say(f"{r['experiment']}: {r['ms_per_step_median']:.1f} ms a step on {r['device']}")
+        _write(args.json, results)
         return 0
     preset, seeds = _preset(args.experiment), parse_seeds(args.seeds)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    _write(args.json, rows, final=False)  # a path that cannot be written is noticed now
     for seed in seeds:
         target_seed = seed if args.target_seed == "same" else _integer(args.target_seed)
         rows.append(_run(preset, seed, target_seed, device, args.paper, args.save))

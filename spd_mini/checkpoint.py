@@ -16,7 +16,8 @@ def identity(run: Run) -> dict[str, Any]:
     return {
         "config": json.loads(json.dumps(run.config.to_dict())),
         "seed": run.seed,
-        "weights": fingerprint(run.target.weight),
+        "target": fingerprint(run.target.module),
+        "modules": run.target.names,
         "tied": run.target.tied,
     }
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeVar
@@ -154,6 +154,17 @@ class Config:
                 raise ValueError(
                     f"Config.{name} must be one of {allowed}, got {getattr(self, name)!r}"
                 )
+
+    def check_patterns(self, modules: Sequence[str]) -> None:
+        """Raises ValueError for a pattern in C, p or importance_scale that matches no module."""
+        for field_name in ("C", "p", "importance_scale"):
+            table = getattr(self, field_name)
+            for pattern in table if isinstance(table, Mapping) else ():
+                if pattern != "*" and not any(fnmatchcase(m, pattern) for m in modules):
+                    raise ValueError(
+                        f"Config.{field_name} has a pattern '{pattern}' that matches none of the "
+                        f"decomposed modules {list(modules)}"
+                    )
 
     def C_of(self, module: str) -> int:
         """Subcomponents of one module. Raises ValueError when no pattern of `C` matches it."""

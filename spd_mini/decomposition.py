@@ -139,8 +139,10 @@ class Decomposition:
                 tensors |= {f"U/{n}": self.U[n], f"V/{n}": self.V[n]}
             tensors |= {f"gate/{n}/{k}": t for k, t in self.gates[n]._asdict().items()}
         cls = type(self.target)
-        toy = cls.__module__.startswith(TOYS)
-        if toy:
+        toy = None
+        if cls.__module__.startswith(TOYS):
+            facts = [self.target.init_kwargs, self.target.training_info]
+            toy = [cls.__module__, cls.__name__, *facts]
             tensors |= {f"target/{k}": t for k, t in self.target.state_dict().items()}
         storage.write(
             path,
@@ -149,11 +151,11 @@ class Decomposition:
             {
                 "modules": self.names,
                 "tied": self.wrapped.tied,
-                "weights_sha256": fingerprint(self.weight),
+                "target_sha256": fingerprint(self.target),
                 "config": self.config.to_dict(),
                 "history": self.history,
                 "info": self.info,
-                "target": [cls.__module__, cls.__name__, self.target.init_kwargs] if toy else None,
+                "target": toy,
             },
         )
 
@@ -178,19 +180,20 @@ def load(path: str | Path, target: nn.Module | None = None) -> Decomposition:
     if target is None:
         if meta["target"] is None:
             raise ValueError(f"{path} holds no target model; pass it: load(path, target=model)")
-        module, name, kwargs = meta["target"]
+        module, name, kwargs, training_info = meta["target"]
         if not module.startswith(TOYS):
             raise ValueError(f"{path} names a target class outside {TOYS}*: {module}.{name}")
         with torch.random.fork_rng(devices=[]):  # building a module draws from the global seed
             target = getattr(importlib.import_module(module), name)(**kwargs)
-        assert target is not None
+        assert isinstance(target, nn.Module)
+        target.training_info = training_info
         prefix = "target/"
         target.load_state_dict(
             {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
         )
     wrapped = Target(target, meta["modules"], meta["tied"])
-    if fingerprint(wrapped.weight) != meta["weights_sha256"]:
-        raise ValueError(f"the target's weights are not those that {path} decomposes")
+    if fingerprint(wrapped.module) != meta["target_sha256"]:
+        raise ValueError(f"the target's weights are not those of the model that {path} decomposes")
     U = {n: tensors[f"U/{n}"] for n in wrapped.names if n not in wrapped.tied}
     V = {n: tensors[f"V/{n}"] for n in U}
     for n, source in wrapped.tied.items():
@@ -201,12 +204,12 @@ def load(path: str | Path, target: nn.Module | None = None) -> Decomposition:
     return d.to(wrapped.device)
 
 
-def fingerprint(weights: Masks) -> str:
-    """SHA-256 of the weights' bytes, in the order of the modules."""
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers, names and bytes."""
     digest = hashlib.sha256()
-    for name, w in weights.items():
-        digest.update(name.encode())
-        digest.update(w.detach().cpu().contiguous().numpy().tobytes())
+    for name, t in module.state_dict().items():
+        digest.update(f"{name}{tuple(t.shape)}{t.dtype}".encode())
+        digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -61,7 +61,7 @@ def plane(d: Decomposition, report: Report, name: str = "encoder") -> Figure:
     if len(W) != 2:
         raise ValueError(f"plane() draws 2-dimensional outputs; '{name}' writes {len(W)}")
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
-    arrows(left, W, [INK] * W.shape[1], [f"$W_{{:,{j + 1}}}$" for j in range(W.shape[1])])
+    arrows(left, W, [INK] * W.shape[1], [f"$W_{{:,{j}}}$" for j in range(W.shape[1])])
     left.set_title("target: columns of W")
     kept = report.order[name][: report.live[name]]
     columns = np.stack([np.outer(U[:, c], V[c])[:, int(V[c].abs().argmax())] for c in kept], 1)
@@ -88,7 +88,7 @@ def importances(d: Decomposition, probes: Tensor, report: Report, most: int = 60
             title=f"{n}: {report.live[n]} live of {d.C[n]}", xlabel="subcomponent (matched order)"
         )
         ax.set(ylabel="feature that is on", yticks=range(len(probes)), xticks=[])
-        ax.set_yticklabels([str(i + 1) for i in range(len(probes))])
+        ax.set_yticklabels([str(i) for i in range(len(probes))])
     fig.colorbar(image, ax=axes, label="g", shrink=0.9)
     return fig
 

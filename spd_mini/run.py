@@ -44,6 +44,7 @@ class Run:
         init = torch.Generator().manual_seed(stream(seed, 0))
         R, weight = config.restarts, self.target.weight
         C = {n: config.C_of(n) for n in self.target.names}
+        config.check_patterns(self.target.names)
         params: dict[str, Tensor] = {}
         for n, W in weight.items():
             if n not in self.target.tied:

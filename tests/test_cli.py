@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from spd_mini import __main__ as cli
-from spd_mini import __version__, load
+from spd_mini import __version__, decompose, load
 from spd_mini.targets import EXPERIMENTS, tms
 
 TINY = dataclasses.replace(
@@ -132,10 +133,9 @@ def test_ctrl_c_ends_the_whole_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """decompose returns what it has; the seeds that have not begun must not begin."""
-    real = cli.decompose
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
-        d = real(*args, **kwargs)
+        d = decompose(*args, **kwargs)
         d.info["finished"] = False
         return d
 

@@ -1,10 +1,11 @@
 """Rank-one subcomponents: initialisation, inner activations, masked write-out."""
 
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import oracles
 from spd_mini import components
 from zoo import generator, randn
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from spd_mini import Config, Schedule, config
 from spd_mini.config import lookup, value_at
 
@@ -55,10 +56,11 @@ def test_counts_per_module_are_checked_too() -> None:
 
 @pytest.mark.parametrize("name", ["lr_warmup_steps", "faithfulness_warmup_steps"])
 @pytest.mark.parametrize("value", [-1, 1.5, "3"])
-def test_warm_ups_are_integers_from_zero(name: str, value: Any) -> None:
+def test_warm_ups_are_integers_from_zero(name: Any, value: Any) -> None:
     with pytest.raises(ValueError, match=f"Config.{name} must be an integer ≥ 0, got {value!r}"):
         Config(**{name: value})
-    assert getattr(Config(**{name: 0}), name) == 0
+    nothing: dict[str, Any] = {name: 0}
+    assert getattr(Config(**nothing), name) == 0
 
 
 @pytest.mark.parametrize("name", ["lr", "gate_lr", "faithfulness_warmup_lr"])
@@ -230,3 +232,12 @@ def test_from_dict_checks_values() -> None:
 
 def test_scalar_type_is_public() -> None:
     assert config.Scalar == float | Schedule
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"C": {"encodr": 3, "*": 4}}, {"p": {"typo": 2.0}}, {"importance_scale": {"x*": 2}}],
+)
+def test_a_pattern_that_matches_no_module_is_named(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="matches none of the decomposed modules"):
+        Config(**settings).check_patterns(["encoder", "decoder"])

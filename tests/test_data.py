@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from spd_mini.data import Batches, describe, stream
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
+
+from spd_mini.data import Batches, describe, stream
 from zoo import generator, randn, rows
 
 CPU = torch.device("cpu")

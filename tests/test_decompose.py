@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import oracles
 from spd_mini import Config, Decomposition, Schedule, decompose, losses, masks
 from spd_mini.importance import Gates, gate_logits, lower_leaky, upper_leaky
 from spd_mini.run import TERMS, Run
 from spd_mini.targets.sparse import SparseFeatures
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 from zoo import (
     Positions,
     Spare,
@@ -81,7 +82,7 @@ def test_unlike_modules(
         assert d.V[n].shape == (C, W.shape[1])
         assert d.U[n].dtype == W.dtype
         assert g[n].shape == (len(x), *lead, C)
-        assert 0 <= float(g[n].min())
+        assert float(g[n].min()) >= 0
         assert float(g[n].max()) <= 1
     assert torch.equal(d.target(x), target(x))
     assert d(x).shape == target(x).shape
@@ -202,8 +203,9 @@ def plain_losses(
             for n in names:
                 layerwise = layerwise + error({n: m[n]}) / (c.mask_samples * len(names))
         assert next(source, None) is None, "more masks were drawn than the loss needs"
-        squares = sum(((W - U[n] @ V[n]) ** 2).sum() for n, W in run.target.weight.items())
-        faithfulness = squares / sum(W.numel() for W in run.target.weight.values())
+        weights = run.target.weight
+        squares = torch.stack([((W - U[n] @ V[n]) ** 2).sum() for n, W in weights.items()]).sum()
+        faithfulness = squares / sum(W.numel() for W in weights.values())
         importance = sum(((upper_leaky(t) ** 2).sum(1) @ w for t in gamma.values()), zero)
         result.append([faithfulness, recon, layerwise, importance])
     return result
@@ -226,6 +228,9 @@ def test_losses_and_gradients_equal_the_plain_computation(
         layerwise_masks=layerwise_masks,
         p=2.0,
     )
+    target: nn.Module
+    tied: dict[str, str]
+    weight: Tensor | None
     if build == "tied tms":
         target, width, tied, weight = tms(identity=True), 4, TIED, None
     else:
@@ -254,7 +259,12 @@ def test_the_frequency_penalty_joins_the_importance_term(monkeypatch: pytest.Mon
     plain = run.losses(x, None)[3]
     seen: list[dict[str, Tensor]] = []
     penalty = losses.frequency
-    monkeypatch.setattr(losses, "frequency", lambda u, *a: (seen.append(u), penalty(u, *a))[1])
+
+    def spy(upper: dict[str, Tensor], *rest: Any) -> Tensor:
+        seen.append(upper)
+        return penalty(upper, *rest)
+
+    monkeypatch.setattr(losses, "frequency", spy)
     run.config = dataclasses.replace(QUICK, frequency_coeff=0.5)
     with_penalty = run.losses(x, None)[3]
     assert seen
@@ -278,9 +288,12 @@ def test_coefficients_and_exponents_follow_their_schedules() -> None:
 def test_exponents_reach_the_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, float]] = []
     real = losses.importance_minimality
-    monkeypatch.setattr(
-        losses, "importance_minimality", lambda u, p, *a: (seen.append(p), real(u, p, *a))[1]
-    )
+
+    def spy(upper: dict[str, Tensor], p: dict[str, float], *rest: Any) -> Tensor:
+        seen.append(p)
+        return real(upper, p, *rest)
+
+    monkeypatch.setattr(losses, "importance_minimality", spy)
     config = dataclasses.replace(QUICK, steps=4, p={"enc*": Schedule(2.0, 1.0), "*": 0.9})
     quick(tms(), rows(4), config)
     assert [p["encoder"] for p in seen] == [2.0, 1.75, 1.5, 1.25]
@@ -422,15 +435,20 @@ def test_an_interrupted_run_can_be_resumed_to_the_same_bits(tmp_path: Path) -> N
     [
         ("config", {"config": dataclasses.replace(QUICK, lr=0.5)}),
         ("seed", {"seed": 1}),
-        ("weights", {"target": tms(seed=9)}),
-        ("weights", {"modules": ["encoder"]}),
+        ("target", {"target": tms(seed=9)}),
+        ("modules", {"modules": ["encoder"]}),
         ("tied", {"tied": TIED}),
     ],
 )
 def test_a_checkpoint_of_another_run(what: str, kwargs: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     quick(tms(), rows(4), checkpoint=path, checkpoint_every=5)
-    mine = {"target": tms(), "sample": rows(4), "config": QUICK, "resume": path} | kwargs
+    mine: dict[str, Any] = {
+        "target": tms(),
+        "sample": rows(4),
+        "config": QUICK,
+        "resume": path,
+    } | kwargs
     with pytest.raises(ValueError, match=f"belongs to another run: its {what} differs"):
         quick(**mine)
 
@@ -579,7 +597,7 @@ def test_history_is_the_mean_of_each_window() -> None:
         want = [curve[0:5].mean(), curve[5:10].mean(), curve[7:12].mean()]
         assert history[term] == pytest.approx(want)
     total = [
-        f + r + w + QUICK.importance_coeff * i  # type: ignore[operator]
+        f + r + w + QUICK.importance_coeff * i
         for f, r, w, i in zip(*(history[t] for t in TERMS[1:]), strict=True)
     ]
     assert history["total"] == pytest.approx(total, rel=1e-5)
@@ -694,7 +712,7 @@ def test_the_result_does_not_follow_the_users_model() -> None:
     x = randn(2, 3)
     want = d.target(x).clone()
     with torch.no_grad():
-        target.body[0].weight.zero_()
+        next(target.parameters()).zero_()
     assert torch.equal(d.target(x), want)
 
 

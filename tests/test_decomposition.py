@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor, nn
+
 from spd_mini import Config, Decomposition, load, storage
 from spd_mini.decomposition import resolve_device
-from torch import Tensor, nn
 from zoo import (
     TokenModel,
     by_hand,
@@ -80,10 +81,11 @@ def test_exact_columns_rebuild_the_target() -> None:
 
 def test_values_by_hand() -> None:
     """encoder (1, 2)·x with U = 1, V = (1, 2) and one dead piece; x = (3, 4): h = (11, 0)."""
-    model = nn.Sequential(nn.Linear(2, 1))
+    layer = nn.Linear(2, 1)
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[1.0, 2.0]]))
-        model[0].bias.fill_(0.5)
+        layer.weight.copy_(torch.tensor([[1.0, 2.0]]))
+        layer.bias.fill_(0.5)
+    model = nn.Sequential(layer)
     d = by_hand(
         model,
         {"0": torch.tensor([[1.0, 5.0]])},
@@ -275,8 +277,15 @@ def test_float64_stays_float64(tmp_path: Path) -> None:
 def test_the_wrong_target(tmp_path: Path) -> None:
     path = tmp_path / "d"
     of_mlp().save(path)
-    with pytest.raises(ValueError, match="the target's weights are not those that .* decomposes"):
+    with pytest.raises(
+        ValueError, match="the target's weights are not those of the model that .* decomposes"
+    ):
         load(path, target=mlp(seed=1))
+    other_bias = mlp()
+    with torch.no_grad():
+        next(p for n, p in other_bias.named_parameters() if n.endswith("bias")).add_(0.1)
+    with pytest.raises(ValueError, match="are not those of the model"):
+        load(path, target=other_bias)
     with pytest.raises(ValueError, match="'body.0' matches no nn.Linear"):
         load(path, target=token_model())
 
@@ -328,7 +337,7 @@ def test_a_later_format(tmp_path: Path) -> None:
 def test_a_file_may_not_name_any_class_it_likes(tmp_path: Path) -> None:
     path = tmp_path / "d"
     toy().save(path)
-    edit_header(path, target=["os", "system", {}])
+    edit_header(path, target=["os", "system", {}, {}])
     with pytest.raises(ValueError, match=r"a target class outside spd_mini.targets.\*: os.system"):
         load(path)
 

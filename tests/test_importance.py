@@ -1,13 +1,14 @@
 """Leaky hard sigmoids and the importance MLPs."""
 
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
+import oracles
 from spd_mini import importance
 from spd_mini.importance import Gates
-from torch import Tensor
 from zoo import generator, randn
 
 POINTS = [-200.0, -2.0, -0.5, 0.25, 0.5, 0.75, 1.5, 3.0, 201.0]
@@ -15,8 +16,8 @@ POINTS = [-200.0, -2.0, -0.5, 0.25, 0.5, 0.75, 1.5, 3.0, 201.0]
 
 def gates(R: int, C: int, hidden: int, seed: int, dtype: torch.dtype) -> Gates:
     shape = (R, C, hidden)
-    three = (randn(*shape, seed=seed + k, dtype=dtype) for k in range(3))
-    return Gates(*three, randn(R, C, seed=seed + 3, dtype=dtype))
+    w_in, b_in, w_out = (randn(*shape, seed=seed + k, dtype=dtype) for k in range(3))
+    return Gates(w_in, b_in, w_out, randn(R, C, seed=seed + 3, dtype=dtype))
 
 
 @pytest.mark.parametrize(

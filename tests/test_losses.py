@@ -3,13 +3,14 @@
 import itertools
 import math
 
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spd_mini import losses
 from torch import Tensor
+
+import oracles
+from spd_mini import losses
 from zoo import generator, randn, tms
 
 F64 = torch.float64

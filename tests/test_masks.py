@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
+
 from spd_mini import masks
 from spd_mini.decomposition import Decomposition
-from torch import Tensor, nn
 from zoo import by_hand, constant_gates, generator, mlp, randn, rows, threshold_gates
 
 UNIT = st.floats(0, 1, width=32)

@@ -3,11 +3,12 @@
 import copy
 from collections.abc import Callable
 
-import oracles
 import pytest
 import torch
-from spd_mini.model import Target
 from torch import Tensor, nn
+
+import oracles
+from spd_mini.model import Target
 from zoo import (
     Spare,
     Twice,

@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from spd_mini import Decomposition, recovery
 from spd_mini.recovery import Dense, Identity, Truth
-from torch import Tensor
 from zoo import by_hand, constant_gates, exact_columns, randn, threshold_gates, triangle
 
 
@@ -155,7 +156,7 @@ def test_shrunk_norms_show_in_ml2r_and_faithfulness_not_in_mmcs() -> None:
 
 def test_a_merged_pair_lowers_mmcs() -> None:
     """One subcomponent for columns 0 and 1 writes their mean direction: 60° off each."""
-    W, U, V = true_columns()
+    W, U, _ = true_columns()
     pair = torch.stack([(U[:, 0] + U[:, 1]), U[:, 2]], 1)
     reads = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     assert recovery.mmcs(W, pair, reads) == pytest.approx((2 * math.cos(math.pi / 3) + 1) / 3)

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from spd_mini import decompose, recovery
 from spd_mini.targets import EXPERIMENTS, tms
 from spd_mini.targets.sparse import SparseFeatures
 from spd_mini.targets.tms import TMS, Preset
-from torch import Tensor
 from zoo import generator, triangle
 
 SMALL = dataclasses.replace(

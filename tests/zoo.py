@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
+
 from spd_mini.config import Config
 from spd_mini.decomposition import Decomposition
 from spd_mini.importance import Gates
 from spd_mini.model import Target
 from spd_mini.targets.tms import TMS
-from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 Sampler = Callable[[int, torch.Generator], Tensor]

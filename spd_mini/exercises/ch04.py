@@ -34,7 +34,7 @@ def check_1(lost: Any) -> None:
         "That is the mean of 1 − m; the error is squared before it is averaged.": (1 - g) / 2,
     }
     _compare(got, want, likely)
-    right("a third of the squared room (1 − g)² that the importance leaves to the mask")
+    right("a third of (1 − g)², the squared room left to the mask")
 
 
 def check_2(penalty: Any) -> None:

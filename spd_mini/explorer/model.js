@@ -165,22 +165,20 @@ export function breakPoints(model, full, want, limit) {
   }));
 }
 
-// Slope of pre-activation `o` in every mask, at the masks given (the chain rule, by hand).
-function slopes(model, run, masks, o) {
+// Slope of pre-activation `o` in the masks of layer `l`, at the masks given: the chain rule by hand.
+function slopes(model, run, masks, o, l) {
   let back = new Float64Array(model.layers.at(-1).d_out);
   back[o] = 1;
-  const out = [];
-  for (let l = model.layers.length - 1; l >= 0; l--) {
-    const { U, V, C, d_in, d_out } = model.layers[l];
+  for (let k = model.layers.length - 1; ; k--) {
+    const { U, V, C, d_in, d_out } = model.layers[k];
     const write = new Float64Array(C);
     for (let i = 0; i < d_out; i++)
       if (back[i] !== 0) for (let c = 0; c < C; c++) write[c] += back[i] * U[i * C + c];
-    out[l] = write.map((w, c) => w * run.h[l][c]);
+    if (k === l) return write.map((w, c) => w * run.h[l][c]);
     back = new Float64Array(d_in);
     for (let c = 0; c < C; c++)
-      for (let j = 0; j < d_in; j++) back[j] += write[c] * masks[l][c] * V[c * d_in + j];
+      if (masks[k][c] !== 0) for (let j = 0; j < d_in; j++) back[j] += write[c] * masks[k][c] * V[c * d_in + j];
   }
-  return out;
 }
 
 // Worst allowed masks (g ≤ m ≤ 1): those that move some output furthest. An output is affine in each
@@ -202,13 +200,14 @@ export function corners(model, x, ideal, free, start) {
 
 export function ascend(model, x, ideal, start, outputs = null) {
   let best = { max: difference(masked(model, x, start).output, ideal.output).max, masks: start };
+  const reached = [];
   for (const o of outputs ?? ideal.output.keys())
     for (const sign of [1, -1]) {
       const masks = start.map((m) => m.slice());
       for (let moved = true, pass = 0; moved && pass < 20; pass++) {
         moved = false;
         for (let l = 0; l < masks.length; l++) {
-          const slope = slopes(model, masked(model, x, masks), masks, o)[l];
+          const slope = slopes(model, masked(model, x, masks), masks, o, l);
           masks[l].forEach((m, c) => {
             const to = sign * slope[c] > 0 ? 1 : ideal.g[l][c];
             if (slope[c] * (to - m) !== 0) moved = true;
@@ -217,23 +216,26 @@ export function ascend(model, x, ideal, start, outputs = null) {
         }
       }
       const { max } = difference(masked(model, x, masks).output, ideal.output);
+      reached.push([max, o]);
       if (max > best.max) best = { max, masks };
     }
-  return best;
+  return { ...best, reached };
 }
 
 // Up to 14 free subcomponents (those in `candidates` with g < 1): all corners, then ascent over the
-// rest from the best one. More: ascent from random corners. `exact` says that nothing was left out.
+// rest from the best one. More: ascent also from random corners, for the outputs that moved most.
+// `exact` says that nothing was left out.
 export function worst(model, x, ideal, candidates, random, starts = 4) {
   const free = candidates.filter(([l, c]) => ideal.g[l][c] < 1);
   const rest = ideal.g.reduce((n, g) => n + g.filter((v) => v < 1).length, 0) - free.length;
   const all = ones(model);
   let best = ascend(model, x, ideal, all);
+  const promising = new Set(best.reached.sort((a, b) => b[0] - a[0]).slice(0, 4).map(([, o]) => o));
   const consider = (found) => (best = found.max > best.max ? found : best);
   if (free.length <= 14) consider(ascend(model, x, ideal, corners(model, x, ideal, free, all).masks));
   else
     for (let k = 0; k < starts; k++)
-      consider(ascend(model, x, ideal, all.map((m, l) => m.map((_, c) => (random() < 0.5 ? ideal.g[l][c] : 1)))));
+      consider(ascend(model, x, ideal, all.map((m, l) => m.map((_, c) => (random() < 0.5 ? ideal.g[l][c] : 1))), promising));
   return { ...best, exact: free.length <= 14 && rest === 0 };
 }
 

@@ -58,17 +58,14 @@ export function slider({ label, min = 0, max = 1, step = 0.01, value, oninput, f
   const input = el("input", { type: "range", min, max, step, value, "aria-label": label });
   const output = el("output", {}, format(value, digits));
   const track = el("span", { class: "spd-track" }, el("span", { class: "spd-rail" }), ...aside, input);
-  const place = (v) => style(track, "--at", max > min ? (v - min) / (max - min) : 0);
   const set = (v) => {
     const text = format(v, digits);
     if (output.spdText === text && input.spdValue === v) return;
     input.value = input.spdValue = v;
     input.setAttribute("aria-valuetext", text);
     write(output, text);
-    place(v);
   };
   input.addEventListener("input", () => oninput(Number(input.value)));
-  place(value);
   return { input, output, track, set };
 }
 
@@ -138,6 +135,13 @@ export function shaker(label, step, props = {}) {
   return { node, stop, on: () => timer !== null };
 }
 
+// A circle in `root` that is moved by coordinates; `at` turns those into places on the drawing.
+function circle(root, at, props) {
+  const node = svg("circle", props);
+  root.append(node);
+  return { node, set: (...point) => at(...point).forEach((v, k) => attribute(node, k ? "cy" : "cx", v.toFixed(1))) };
+}
+
 // A plane with origin in the middle; `reach` is the largest coordinate shown.
 export function plane(label, reach, size = 220) {
   const root = svg("svg", { viewBox: `${-size / 2} ${-size / 2} ${size} ${size}`, class: "spd-plane", role: "img", "aria-label": label });
@@ -159,19 +163,11 @@ export function plane(label, reach, size = 220) {
     };
     return { node, set };
   };
-  const dot = (props) => {
-    const node = svg("circle", { r: 5, ...props });
-    root.append(node);
-    return { node, set: (x, y) => {
-      const [px, py] = at(x, y);
-      node.setAttribute("cx", px.toFixed(1));
-      node.setAttribute("cy", py.toFixed(1));
-    } };
-  };
-  const text = (string, x, y, props = {}) => {
+  const dot = (props) => circle(root, at, { r: 5, ...props });
+  const text = (string, x, y) => {
     const [px, py] = at(x, y);
-    const far = 11 / Math.max(1e-9, Math.hypot(px, py));
-    root.append(svg("text", { x: px * (1 + far), y: py * (1 + far) + 4, "text-anchor": "middle", ...props }, string));
+    const far = 11 / Math.max(1e-9, Math.hypot(px, py)); // a little beyond the arrow's tip
+    root.append(svg("text", { x: px * (1 + far), y: py * (1 + far) + 4, "text-anchor": "middle" }, string));
   };
   return { root, arrow, dot, text };
 }
@@ -252,14 +248,7 @@ export function plot(label, [x0, x1], [y0, y1], { width = 340, height = 210, yTi
     };
     return { node, set };
   };
-  const point = (props) => {
-    const node = svg("circle", { r: 4.5, ...props });
-    root.append(node);
-    return { node, set: (x, y) => {
-      node.setAttribute("cx", px(x).toFixed(1));
-      node.setAttribute("cy", py(y).toFixed(1));
-    } };
-  };
+  const point = (props) => circle(root, (x, y) => [px(x), py(y)], { r: 4.5, ...props });
   return { root, line, point };
 }
 

@@ -64,7 +64,7 @@ export function view({ root, payload, redraw }) {
       el("div", { class: "spd-group" }, button("All on", preset(() => M.ones(model))), button("Only the important", preset(() => ideal.g.map((g) => Float64Array.from(g)))))),
     el("div", { class: "spd-status" }, el("div", {}, verdict, figures)),
     el("div", { class: "spd-flow" },
-      panel("masks", heads("c", "reads h", "mask m"), maskBox),
+      panel("masks", heads("c", "reads", "mask m"), maskBox),
       panel("output", heads("", "", "target | masked"), outBox),
       panel("error over two masks", pickBox, picture(board, "Stronger colour: larger error. Dashed: the masks allowed on this input. Dot: now."))),
     panel("how far allowed masks can move the output", ...results.map((row) => row.root)));

@@ -46,7 +46,7 @@ export function view({ root, payload, redraw }) {
     const [h0, h1] = payload.ranges[state.i];
     const points = Array.from({ length: 601 }, (_, k) => h0 + ((h1 - h0) * k) / 600);
     const logits = points.map((h) => M.logit(gate, state.i, h));
-    chart = plot("importance functions over the inner activation h", [h0, h1], [BELOW, ABOVE], { yTicks: [[0, "0"], [0.5, "0.5"], [1, "1"]], xTicks: [h0, 0, h1].map((h) => [h, fixed(h)]) });
+    chart = plot("importance functions over the inner activation h", [h0, h1], [BELOW, ABOVE], { yTicks: [[0, "0"], [0.5, "0.5"], [1, "1"]], xTicks: [h0, ...(Math.min(-h0, h1) > 0.15 * (h1 - h0) ? [0] : []), h1].map((h) => [h, fixed(h)]) });
     for (const [, lines, f] of CURVES) chart.line(lines).set(points.map((h, k) => [h, f(logits[k])]));
     chart.now = chart.line({ class: "spd-line-now" });
     chart.dot = chart.point({ style: `fill:${hue(payload.slots[state.i])};stroke:var(--spd-ink)` });

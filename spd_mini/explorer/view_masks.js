@@ -155,7 +155,7 @@ export function view({ root, payload, redraw }) {
     const drawing = layer.picture === "plane" ? arrows(layer, l) : shares(layer, l);
     const panel = el("section", { class: "spd-panel", "aria-label": `layer ${layer.label}` },
       el("h4", {}, layer.label, el("small", {}, ` ${layer.d_out} × ${layer.d_in}`)),
-      heads("c", "reads h", "mask m"),
+      heads("c", "reads", "mask m"),
       el("div", { class: "spd-rows" }, ...rows.map((row) => row.row)),
       dead.length ? fold : "", drawing.figure);
     return { panel, set: (full) => {
@@ -246,6 +246,7 @@ export function view({ root, payload, redraw }) {
       ...panels.map((panel) => panel.panel),
       el("section", { class: "spd-panel is-outputs", "aria-label": "output" }, el("h4", {}, "output"), heads("", "", "target | masked"), el("div", { class: "spd-rows" }, ...out.nodes))),
     el("ul", { class: "spd-legend" },
+      el("li", {}, "reads: h = V·a of the target"),
       el("li", {}, el("i", { class: "spd-swatch is-floor" }), "not allowed on this input (m < g)"),
       el("li", {}, el("i", { class: "spd-swatch is-g" }), "g, the floor of the mask"),
       el("li", {}, el("i", { class: "spd-swatch is-break" }), `pulled below this, alone, it breaks the output (off by more than ${limit})`),

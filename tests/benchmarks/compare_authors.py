@@ -20,7 +20,7 @@ import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,15 +28,17 @@ from torch import nn
 from spd_mini.run import Run
 from spd_mini.targets import EXPERIMENTS
 
-UNUSED = ("wandb", "wandb.apis", "wandb.apis.public", "transformers", "datasets")
-UNUSED += ("datasets.distributed", "streamlit", "dotenv", "fire")
+UNUSED = ["wandb", "wandb.apis", "wandb.apis.public", "transformers", "datasets"]
+UNUSED += ["datasets.distributed", "streamlit", "dotenv", "fire"]
 ROUNDS, WARM = 5, 2
 
 
 class StandIn(types.ModuleType):
     """An empty package: every name in it is an empty class."""
 
-    __path__: ClassVar[list[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):

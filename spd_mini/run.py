@@ -1,8 +1,5 @@
 """The state of one run and its training step: where the losses and the parameters meet."""
 
-import ctypes
-import functools
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import components, importance, losses, masks
+from .allocator import keep_freed_memory
 from .config import Config, lookup, value_at
 from .data import Batches, Sample, describe, stream
 from .decomposition import Decomposition
@@ -289,16 +287,3 @@ class Run:
         recent = self.log[-self.config.log_every :, :, int(self.scores().argmin())].mean(0)
         terms = "  ".join(f"{t} {v:.2e}" for t, v in zip(TERMS, recent, strict=True))
         return f"step {self.step:>6}/{self.config.steps}  {terms}  {seconds:.1f} s"
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Ask glibc to hand freed blocks of up to 32 MB back to us instead of to the system.
-
-    Every step allocates the same large tensors; mapping them anew costs page faults, 1.2 to 1.5
-    times the whole step. Affects the process, holds at most 256 MB, does nothing without glibc.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its maximum
-        mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD

@@ -12,7 +12,7 @@ from torch import Tensor
 from .decomposition import Decomposition
 from .recovery import Report
 
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#C2B000", "#0072B2", "#D55E00")
 INK = "#222222"
 STYLE: dict[str, Any] = {
     "figure.dpi": 100,
@@ -33,7 +33,10 @@ def book_style() -> None:
 
 
 def colour(index: int) -> str:
-    """The colour of a subcomponent (Okabe–Ito, repeating; figures add its number as well)."""
+    """The colour of a subcomponent, as in the explorer (Okabe–Ito with a darker yellow, repeating).
+
+    Figures add its number as well: never colour alone.
+    """
     return OKABE_ITO[index % len(OKABE_ITO)]
 
 

@@ -285,5 +285,8 @@ class Run:
 
     def progress_line(self, seconds: float) -> str:
         recent = self.log[-self.config.log_every :, :, int(self.scores().argmin())].mean(0)
-        terms = "  ".join(f"{t} {v:.2e}" for t, v in zip(TERMS, recent, strict=True))
-        return f"step {self.step:>6}/{self.config.steps}  {terms}  {seconds:.1f} s"
+        total, faith, recon, layer, imp = recent
+        return (
+            f"step {self.step:>5}/{self.config.steps} loss {total:.2e} faith {faith:.0e} "
+            f"recon {recon:.0e} layer {layer:.0e} imp {imp:.2f} {seconds:4.0f} s"
+        )

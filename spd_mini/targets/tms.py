@@ -99,9 +99,10 @@ class Preset:
 def train(preset: Preset, seed: int = 0) -> TMS:
     """Train a target: batched restarts, the lowest loss is kept (`training_info` says how many).
 
-    Plain training leaves out a feature in about half of the restarts at 5-2 (METHOD, trap 3), so
-    several are trained side by side. AdamW, weight decay 0.01, learning rate 5e-3: constant for
-    the first half, then cosine to 0. The loss is squared error on sparse inputs in [0, 1].
+    Plain training may leave out a feature (METHOD, trap 3; a start from PyTorch's random biases
+    does so most of the time, chapter 1), hence several starts from zero biases. AdamW, weight decay
+    0.01, learning rate 5e-3: constant for the first half, then cosine to 0. The loss is squared
+    error on sparse inputs in [0, 1]. The caller's global random state is left alone.
     """
     R, n, m = preset.train_restarts, preset.n_features, preset.n_hidden
     generator = torch.Generator().manual_seed(seed)

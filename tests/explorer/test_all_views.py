@@ -11,6 +11,8 @@ import spd_mini as spd
 from browsing import OpenPage
 from spd_mini import explorer
 
+pytestmark = pytest.mark.slow  # every view in a real browser
+
 ROOT = ".spd-explorer"
 VIEWS = {
     "masks": lambda: spd.explore(pentagon()),

@@ -9,6 +9,8 @@ from playwright.sync_api import Locator, Page
 import spd_mini as spd
 from browsing import OpenPage
 
+pytestmark = pytest.mark.slow  # every view in a real browser
+
 ROOT = ".spd-explorer"
 HTML = spd.explore(pentagon())._repr_html_()
 STATE = """root => {

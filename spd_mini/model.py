@@ -163,9 +163,10 @@ class Target:
         """Forward pass with W replaced by U diag(m) V in the modules that `masks` names.
 
         x: (B, ...); U: {name: (R, d_out, C)}; V: {name: (R, C, d_in)}; masks: {name: (R, C, N) or
-        None for all ones}. Modules that are not named keep W. `known` may give inner activations
-        (R, C, N) of modules whose input is the target's own, to save computing them again. Returns
-        (R, B, ...).
+        None for all ones}. Modules that are not named keep W. Returns (R, B, ...).
+
+        `known` may give m · h (R, C, N), inner activations with the mask applied, of modules whose
+        input is the target's own; it saves computing them again.
         """
         R = len(next(iter(U.values())))
 
@@ -175,18 +176,14 @@ class Target:
             def run(a: Tensor) -> Tensor:
                 shape = a.shape if isinstance(site, nn.Embedding) else a.shape[:-1]
                 if known is not None and name in known:
-                    h = known[name]
-                elif isinstance(site, nn.Embedding):  # tokens are the same in every restart
-                    h = _inner(site, a.reshape(R, -1)[0], v)
+                    out = components.write(known[name], u)
                 else:
-                    h = _inner(site, a.reshape(R, -1, a.shape[-1]), v)
-                if mask is not None and mask.shape[1:] != h.shape[1:]:
-                    raise ValueError(
-                        f"the masks of '{name}' are for {mask.shape[-1]} rows of "
-                        f"{mask.shape[-2]} subcomponents; expected {h.shape[-1]} rows of "
-                        f"{h.shape[-2]}, one for each vector the module reads"
-                    )
-                out = components.write(h, u, mask)
+                    # tokens are the same in every restart, activations are not
+                    embedding = isinstance(site, nn.Embedding)
+                    rows = a.reshape(R, -1)[0] if embedding else a.reshape(R, -1, a.shape[-1])
+                    h = _inner(site, rows, v)
+                    check_mask(name, mask, h)
+                    out = components.write(h, u, mask)
                 bias = getattr(site, "bias", None)
                 out = out if bias is None else out + bias
                 return out.reshape(*shape, out.shape[-1])
@@ -197,6 +194,16 @@ class Target:
         with self._replaced({n: masked_forward(n) for n in masks}):
             out = self(rows)
         return out.reshape(R, len(x), *out.shape[1:])
+
+
+def check_mask(name: str, mask: Tensor | None, h: Tensor) -> None:
+    """Raises ValueError when a mask (R, C, N) does not fit inner activations (R, C, N)."""
+    if mask is not None and mask.shape[1:] != h.shape[1:]:
+        raise ValueError(
+            f"the masks of '{name}' are for {mask.shape[-1]} rows of {mask.shape[-2]} "
+            f"subcomponents; expected {h.shape[-1]} rows of {h.shape[-2]}, one for each vector the "
+            "module reads"
+        )
 
 
 def _inner(site: nn.Module, a: Tensor, V: Tensor) -> Tensor:

@@ -165,11 +165,11 @@ class Run:
 
         outs: list[Tensor] = []  # per draw: all layers masked, then one layer at a time
         for _ in range(c.mask_samples):
-            m = self.draw_masks(lower)
-            outs.append(target.masked(x, U, V, m, known={target.first: h[target.first]}))
+            m, mh = self.draw_masks(lower)
+            outs.append(target.masked(x, U, V, m, known={target.first: mh[target.first]}))
             if c.layerwise_masks == "fresh":
-                m = self.draw_masks(lower)
-            outs += [target.masked(x, U, V, {n: m[n]}, known=h) for n in target.names]
+                m, mh = self.draw_masks(lower)
+            outs += [target.masked(x, U, V, {n: m[n]}, known=mh) for n in target.names]
         errors = losses.recon(
             torch.cat(outs), target_out, losses.DIVERGENCES[c.output_loss], weight
         ).view(c.mask_samples, 1 + len(target.names), -1)
@@ -197,13 +197,13 @@ class Run:
 
     def importances(
         self, h: Mapping[str, Tensor]
-    ) -> tuple[list[tuple[list[str], Tensor]], dict[str, Tensor]]:
+    ) -> tuple[list[tuple[list[str], Tensor, Tensor]], dict[str, Tensor]]:
         """Importances of inner activations {name: (R, C, N)}.
 
-        Lower-leaky ones per group, still joined along C (they become masks), and upper-leaky ones
-        per module (they are penalised).
+        Per group, still joined along C: names, inner activations, lower-leaky importances (they
+        become masks); and per module the upper-leaky importances (they are penalised).
         """
-        lower: list[tuple[list[str], Tensor]] = []
+        lower: list[tuple[list[str], Tensor, Tensor]] = []
         upper: dict[str, Tensor] = {}
         for names in self.groups():
             gates = self.gates
@@ -211,8 +211,9 @@ class Run:
                 gates = Gates(
                     *(torch.cat([w[:, self.columns[n]] for n in names], 1) for w in self.gates)
                 )
-            gamma = importance.gate_logits_batched(torch.cat([h[n] for n in names], 1), gates)
-            lower.append((names, importance.lower_leaky(gamma)))
+            joined = torch.cat([h[n] for n in names], 1)
+            gamma = importance.gate_logits_batched(joined, gates)
+            lower.append((names, joined, importance.lower_leaky(gamma)))
             upper |= self._split(names, importance.upper_leaky(gamma))
         return lower, upper
 
@@ -221,13 +222,17 @@ class Run:
         sizes = [self.columns[n].stop - self.columns[n].start for n in names]
         return dict(zip(names, joined.split(sizes, 1), strict=True))
 
-    def draw_masks(self, lower: Iterable[tuple[list[str], Tensor]]) -> dict[str, Tensor]:
-        """Fresh stochastic masks m = g + (1 − g) r: {name: (R, C, N)}."""
-        drawn: dict[str, Tensor] = {}
-        for names, g in lower:
-            r = masks.uniform(g.shape, self.noise).to(g.dtype)
-            drawn |= self._split(names, masks.from_source(g, r))
-        return drawn
+    def draw_masks(
+        self, lower: Iterable[tuple[list[str], Tensor, Tensor]]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Fresh stochastic masks m = g + (1 − g) r, and m · h: {name: (R, C, N)} each."""
+        m: dict[str, Tensor] = {}
+        mh: dict[str, Tensor] = {}
+        for names, h, g in lower:
+            mask = masks.from_source(g, masks.uniform(g.shape, self.noise).to(g.dtype))
+            m |= self._split(names, mask)
+            mh |= self._split(names, mask * h)
+        return m, mh
 
     def flush(self) -> None:
         """Bring pending losses to the host. Raises FloatingPointError if one is not finite."""

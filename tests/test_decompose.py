@@ -569,7 +569,9 @@ def test_progress_is_about_ten_lines(capsys: pytest.CaptureFixture[str]) -> None
     assert 10 <= len(lines) <= 12
     assert lines[0].startswith("step ")
     assert lines[-1].split()[:2] == ["step", "100/100"]
-    assert all(all(f"{t} " in line for t in TERMS) for line in lines)
+    terms = ("loss", "faith", "recon", "layer", "imp")
+    assert all(all(f" {t} " in line for t in terms) for line in lines)
+    assert max(map(len, lines)) <= 80, "a page shows about 80 columns"
     quick(tms(), rows(4), config, progress=False)
     assert capsys.readouterr().out == ""
 
@@ -663,7 +665,7 @@ def test_gates_are_evaluated_together_or_apart() -> None:
     _, V = run.UV()
     h = run.target.inner(acts, V)
     joined, upper = run.importances(h)
-    lower = {n: t for names, g in joined for n, t in run._split(names, g).items()}
+    lower = {n: t for names, _, g in joined for n, t in run._split(names, g).items()}
     for n in run.target.names:
         gamma = gate_logits(h[n][0].mT, Gates(*(w[0, run.columns[n]] for w in run.gates))).mT
         assert torch.allclose(lower[n][0], lower_leaky(gamma), atol=1e-5)

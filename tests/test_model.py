@@ -301,14 +301,14 @@ def test_known_inner_activations_equal_the_plain_pass(case: tuple[nn.Module, Ten
     U, V = random_UV(target, R=2)
     masks = random_masks(target, U, x)
     _, acts = target.record(x)
-    h = target.inner(acts, V)
-    first = {target.first: h[target.first]}
+    mh = {n: masks[n] * h for n, h in target.inner(acts, V).items()}
+    first = {target.first: mh[target.first]}
     full = target.masked(x, U, V, masks)
     assert torch.allclose(target.masked(x, U, V, masks, known=first), full, atol=1e-5)
     for n in target.names:
         one: dict[str, Tensor | None] = {n: masks[n]}
         plain = target.masked(x, U, V, one)
-        assert torch.allclose(target.masked(x, U, V, one, known=h), plain, atol=1e-5)
+        assert torch.allclose(target.masked(x, U, V, one, known=mh), plain, atol=1e-5)
         assert not torch.allclose(plain, full, atol=1e-5)
 
 

@@ -148,8 +148,9 @@ class Run:
             group["lr"] = lr * factor
         terms = self.losses(x, weight)
         total = self.coeffs[self.step] @ terms
-        self.optimizer.zero_grad()
-        total.sum().backward()
+        params = list(self.params.values())
+        for param, grad in zip(params, torch.autograd.grad(total.sum(), params), strict=True):
+            param.grad = grad
         self.optimizer.step()
         self.pending.append(torch.cat([total[None], terms]).detach())
         self.step += 1
@@ -201,8 +202,10 @@ class Run:
         """Importances of inner activations {name: (R, C, N)}.
 
         Per group, still joined along C: names, inner activations, lower-leaky importances (they
-        become masks); and per module the upper-leaky importances (they are penalised).
+        become masks). And the upper-leaky importances, which are penalised: per module, or still
+        joined under the first name of a group where all modules are penalised alike.
         """
+        alike = not isinstance(self.config.p, Mapping) and not self.config.importance_scale
         lower: list[tuple[list[str], Tensor, Tensor]] = []
         upper: dict[str, Tensor] = {}
         for names in self.groups():
@@ -214,7 +217,8 @@ class Run:
             joined = torch.cat([h[n] for n in names], 1)
             gamma = importance.gate_logits_batched(joined, gates)
             lower.append((names, joined, importance.lower_leaky(gamma)))
-            upper |= self._split(names, importance.upper_leaky(gamma))
+            high = importance.upper_leaky(gamma)
+            upper |= {names[0]: high} if alike else self._split(names, high)
         return lower, upper
 
     def _split(self, names: list[str], joined: Tensor) -> dict[str, Tensor]:

@@ -268,7 +268,7 @@ def test_the_frequency_penalty_joins_the_importance_term(monkeypatch: pytest.Mon
     run.config = dataclasses.replace(QUICK, frequency_coeff=0.5)
     with_penalty = run.losses(x, None)[3]
     assert seen
-    want = oracles.frequency([t[0].detach() for t in seen[0].values()], [1.0, 1.0], None)
+    want = oracles.frequency([t[0].detach() for t in seen[0].values()], [1.0] * len(seen[0]), None)
     assert float((with_penalty - plain).detach()) == pytest.approx(0.5 * want, rel=1e-4)
 
 
@@ -665,6 +665,9 @@ def test_gates_are_evaluated_together_or_apart() -> None:
     _, V = run.UV()
     h = run.target.inner(acts, V)
     joined, upper = run.importances(h)
+    assert list(upper) == ["early", "head"], "a group penalised alike stays joined"
+    run.config = dataclasses.replace(run.config, p={"early": 2.0, "*": 1.0})
+    _, upper = run.importances(h)
     lower = {n: t for names, _, g in joined for n, t in run._split(names, g).items()}
     for n in run.target.names:
         gamma = gate_logits(h[n][0].mT, Gates(*(w[0, run.columns[n]] for w in run.gates))).mT

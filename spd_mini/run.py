@@ -261,13 +261,12 @@ class Run:
         """Total loss of each restart, averaged over the last tenth of the steps so far: (R,)."""
         if not len(self.log):
             return np.zeros(self.log.shape[2])
-        tail = self.log[-max(len(self.log) // 10, 1) :, 0]
-        return np.asarray(tail.mean(0))
+        return np.asarray(self.log[-max(len(self.log) // 10, 1) :, 0].mean(0))
 
-    def result(self, finished: bool) -> Decomposition:
-        """The best restart so far, as a Decomposition of its own (nothing is shared)."""
+    def result(self, finished: bool, restart: int | None = None) -> Decomposition:
+        """One restart, by default the best so far, as a Decomposition of its own."""
         scores = self.scores()
-        best = int(scores.argmin())
+        best = int(scores.argmin()) if restart is None else restart
         U, V = ({n: t[best].detach().clone() for n, t in ts.items()} for ts in self.UV())
         gates = {
             n: Gates(*(w[best, cols].detach().clone() for w in self.gates))

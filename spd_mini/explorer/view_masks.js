@@ -36,8 +36,11 @@ export function view({ root, payload, redraw }) {
     const found = M.worst(model, state.x, ideal, candidates, M.generator(payload.seed), 2);
     const free = candidates.filter(([l, c]) => ideal.g[l][c] < 1).length;
     const how = free <= 14 ? `every corner of ${plural(free, "free live mask")} tried, then the unused ones` : "steepest steps from several corners";
+    // How much of it is the doing of the live pieces? The same masks, with the unused ones left on.
+    const liveOnly = found.masks.map((layer, l) => layer.map((m, c) => (model.layers[l].live.includes(c) ? m : 1)));
+    const theirs = M.difference(M.masked(model, state.x, liveOnly).output, ideal.output).max;
     say(found.max > limit
-      ? `Broken within the rules: allowed masks move an output by ${small(found.max)} (${how}).`
+      ? `Broken within the rules: allowed masks move an output by ${small(found.max)} (${how}). With the unused pieces left on, the same masks move it by ${small(theirs)}.`
       : `Cannot break it: the worst allowed masks found move an output by ${small(found.max)}, below the limit ${limit} (${how}).`);
     // The corner found is kept as a source r, so that the masks stay allowed when the input moves.
     state.source = found.masks.map((layer, l) => layer.map((m, c) => (m > ideal.g[l][c] ? 1 : 0)));
@@ -128,7 +131,7 @@ export function view({ root, payload, redraw }) {
           style(control.track, "--b", broken ?? -1);
           row.classList.toggle("is-safe", broken === null);
           write(h, signed(ideal.h[l][c]));
-          write(note, `g ${fixed(g)} · ${broken === null ? "cannot break it" : `breaks below ${fixed(broken)}`}`);
+          write(note, `g ${fixed(g)} · alone ${broken === null ? "cannot break it" : `breaks below ${fixed(broken)}`}`);
           const alone = broken === null ? "Alone it cannot break the output." : `Alone it breaks the output below ${fixed(broken)}.`;
           attribute(control.input, "aria-description", `Reads ${fixed(ideal.h[l][c])}; importance ${fixed(g)}. ${alone}`);
         }
@@ -249,7 +252,7 @@ export function view({ root, payload, redraw }) {
       el("li", {}, "reads: h = V·a of the target"),
       el("li", {}, el("i", { class: "spd-swatch is-floor" }), "not allowed on this input (m < g)"),
       el("li", {}, el("i", { class: "spd-swatch is-g" }), "g, the floor of the mask"),
-      el("li", {}, el("i", { class: "spd-swatch is-break" }), `pulled below this, alone, it breaks the output (off by more than ${limit})`),
+      el("li", {}, el("i", { class: "spd-swatch is-break" }), `pulled below this, all other masks on, it breaks the output (off by more than ${limit})`),
       el("li", {}, el("i", { class: "spd-swatch is-target" }), "target"),
       el("li", {}, el("i", { class: "spd-swatch is-masked" }), "masked model")));
 

@@ -56,8 +56,9 @@ def test_opens_with_its_story(open_page: OpenPage) -> None:
         assert len(set(m)) == 7
     assert root.locator("strong").inner_text() == "The output stands still."
     assert root.locator(".spd-mask").count() == 10
-    assert root.locator(".spd-note").first.inner_text().startswith("g 1.00 · breaks below 0.8")
-    assert root.locator(".spd-note").nth(1).inner_text() == "g 0.00 · cannot break it"
+    note = root.locator(".spd-note").first.inner_text()
+    assert note.startswith("g 1.00 · alone breaks below 0.8")
+    assert root.locator(".spd-note").nth(1).inner_text() == "g 0.00 · alone cannot break it"
 
 
 def test_shake_then_pull_breaks(open_page: OpenPage) -> None:

@@ -173,11 +173,24 @@ EYE = torch.eye(2)
             broken(inputs=[{"label": "", "x": [1, 0], "g": [[1, 1.5]]}]),
             r"importances g must lie in \[0, 1\]",
         ),
+        (broken(pair=[0, 2]), r"pair must be two different subcomponents of 0 to 1, got \[0, 2\]"),
+        (broken(pair=[1, 1]), r"two different subcomponents of 0 to 1, got \[1, 1\]"),
+        (broken(pair=[0]), r"two different subcomponents of 0 to 1, got \[0\]"),
+        (broken(pair=[0, 1, 1]), r"two different subcomponents of 0 to 1, got \[0, 1, 1\]"),
+        (broken(pair=[-1, 1]), r"two different subcomponents of 0 to 1, got \[-1, 1\]"),
     ],
 )
 def test_cube_refuses_cases_that_make_no_sense(cases: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         explorer.cube(cases)
+
+
+def test_cube_hands_over_the_pair_of_its_map() -> None:
+    """The one asked for; else the first two; else the only one there is."""
+    one = {"name": "W", "W": EYE[:1, :1], "U": EYE[:1, :1], "V": EYE[:1, :1]}
+    alone = {"layers": [one], "inputs": [{"label": "", "x": [1], "g": [[1]]}]}
+    for change, want in (({"pair": [1, 0]}, [1, 0]), ({}, [0, 1]), (alone, [0, 0])):
+        assert explorer.cube(broken(**change)).payload["cases"][0]["pair"] == want
 
 
 def test_cube_refuses_an_unknown_activation() -> None:

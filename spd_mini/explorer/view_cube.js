@@ -5,6 +5,10 @@ import { bars, button, choices, el, fixed, heads, hue, panel, picture, select, s
 const GRID = 21; // points a side of the error map
 const DRAWS = 500; // joint random masks behind the printed mean
 
+// Five hues; from 5 on the same, nearer to the ink, with a dashed chip, and dotted from 10 on.
+const shade = (i) => (i < 5 ? hue(i) : `color-mix(in srgb, ${hue(i)} ${i < 10 ? 50 : 20}%, var(--spd-ink))`);
+const edge = (i) => ["solid", "dashed", "dotted"][Math.floor(i / 5)];
+
 export function view({ root, payload, redraw }) {
   const { limit, cases } = payload;
   const models = cases.map((one) => M.build(one));
@@ -28,7 +32,7 @@ export function view({ root, payload, redraw }) {
     const free = units.filter((unit) => floor(unit) < 1);
     return [alone, sum / DRAWS, M.corners(model, ideal.acts[0], ideal, free, on)];
   }
-  const names = ["one mask at a time, all the way down", `joint random masks, mean of ${DRAWS}`, "worst corner of all"];
+  const names = ["one mask at a time, all the way down", `random masks, mean of ${DRAWS}`, "worst case"];
   const results = names.map((name) => {
     const bar = el("span", { class: "spd-bar", style: "--what:var(--spd-warn);--z:0" });
     const value = el("span", { class: "spd-numbers" });
@@ -41,9 +45,12 @@ export function view({ root, payload, redraw }) {
   const figures = el("span", { class: "spd-figures", role: "status", "aria-live": "polite" });
   const [board, maskBox, outBox, pickBox] = ["spd-map", "spd-rows", "spd-rows", "spd-controls"].map((name, i) =>
     i ? el("div", { class: name }) : svg("svg", { class: name, viewBox: `-0.5 -0.5 ${GRID} ${GRID}`, role: "img", "aria-label": "output error over the masks of two subcomponents" }));
-  const cells = Array.from({ length: GRID * GRID }, (_, k) => svg("rect", { x: (k % GRID) - 0.5, y: GRID - 1 - Math.floor(k / GRID) - 0.5, width: 1.03, height: 1.03, fill: "var(--spd-warn)" }));
+  const cells = Array.from({ length: GRID * GRID }, (_, k) => svg("rect", { x: (k % GRID) - 0.5, y: GRID - 1 - Math.floor(k / GRID) - 0.5, width: 1, height: 1, fill: "var(--spd-warn)" }));
   const allowed = svg("path", { fill: "none", stroke: "var(--spd-ink)", "stroke-width": 0.3, "stroke-dasharray": "0.8 0.5" });
   const here = svg("circle", { r: 0.7, fill: "var(--spd-masked)", stroke: "var(--spd-ink)", "stroke-width": 0.2 });
+  for (const node of [allowed, here]) node.setAttribute("shape-rendering", "geometricPrecision");
+  // Every cell a whole number of pixels, so that neighbours neither overlap nor leave a gap.
+  board.style.cssText = `box-sizing: content-box; width: round(down, min(100% - 2px, 220px), ${GRID}px)`;
   board.append(...cells, allowed, here);
   let [rows, out, worst] = [[]];
 
@@ -51,8 +58,8 @@ export function view({ root, payload, redraw }) {
     state.masks = masks;
     redraw();
   };
-  const joint = () => put(M.fromSource(ideal.g, ideal.g.map((g) => g.map(random))));
-  const shake = shaker("Shake", joint, { title: "Joint random masks, all allowed, about eight times a second" });
+  const drawn = () => M.fromSource(ideal.g, ideal.g.map((g) => g.map(random)));
+  const shake = shaker("Shake", () => put(drawn()), { title: "Random masks, as in training, about eight times a second" });
   const preset = (make) => () => {
     shake.stop();
     put(make());
@@ -60,7 +67,7 @@ export function view({ root, payload, redraw }) {
   root.append(
     el("div", { class: "spd-controls" }, caseTabs.root), why,
     el("div", { class: "spd-controls" }, el("span", {}, "input"), inputTabs.root),
-    el("div", { class: "spd-controls" }, el("div", { class: "spd-group" }, shake.node, button("Random joint masks", preset(() => M.fromSource(ideal.g, ideal.g.map((g) => g.map(random))))), button("Worst corner", preset(() => worst.masks))),
+    el("div", { class: "spd-controls" }, el("div", { class: "spd-group" }, shake.node, button("Random, as in training", preset(drawn)), button("Worst case", preset(() => worst.masks))),
       el("div", { class: "spd-group" }, button("All on", preset(() => M.ones(model))), button("Only the important", preset(() => ideal.g.map((g) => Float64Array.from(g)))))),
     el("div", { class: "spd-status" }, el("div", {}, verdict, figures)),
     el("div", { class: "spd-flow" },
@@ -78,7 +85,7 @@ export function view({ root, payload, redraw }) {
     ideal = M.target(model, given.x, given.g);
     units = model.layers.flatMap((layer, l) => Array.from({ length: layer.C }, (_, c) => [l, c]));
     state.masks = M.ones(model);
-    state.pair = [0, Math.min(1, units.length - 1)];
+    state.pair = [...cases[which].pair];
     const title = ([l, c]) => (model.layers.length > 1 ? `${model.layers[l].label} ${c}` : String(c));
     rows = units.map(([l, c], i) => {
       const control = slider({ label: `mask of subcomponent ${title([l, c])}`, value: 1, oninput: (m) => {
@@ -86,7 +93,7 @@ export function view({ root, payload, redraw }) {
         redraw();
       }, aside: [el("span", { class: "spd-floor" }), el("span", { class: "spd-g" })] });
       style(control.track, "--g", floor([l, c]));
-      const root = el("div", { class: "spd-row spd-mask", "data-key": `s${i}`, style: `--hue:${hue(i)}` }, el("span", { class: "spd-chip" }, title([l, c])), el("span", { class: "spd-h" }, fixed(ideal.h[l][c])), control.track, control.output,
+      const root = el("div", { class: "spd-row spd-mask", "data-key": `s${i}`, style: `--hue:${shade(i)}` }, el("span", { class: "spd-chip", style: `border-style:${edge(i)}` }, title([l, c])), el("span", { class: "spd-h" }, fixed(ideal.h[l][c])), control.track, control.output,
         el("span", { class: "spd-note" }, `g ${fixed(floor([l, c]))}`));
       return { root, control };
     });

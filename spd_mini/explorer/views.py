@@ -40,9 +40,11 @@ def cube(
 
     Each case: "name"; "why" (a sentence to read beside it); "layers", a list of {"name", "W"
     (d_out, d_in), "U" (d_out, C), "V" (C, d_in), "bias" optional}; "inputs", a list of {"label",
-    "x" (d_in,), "g": one list of C importances a layer}. activation: "none" or "relu", after the
-    last layer. At most 12 subcomponents a case, because every corner of the masks is tried.
-    Raises ValueError for missing keys, shapes that do not fit, or importances outside [0, 1].
+    "x" (d_in,), "g": one list of C importances a layer}; "pair" optional, the two subcomponents
+    whose masks the error map shows first, numbered through all layers, by default [0, 1].
+    activation: "none" or "relu", after the last layer. At most 12 subcomponents a case, because
+    every corner of the masks is tried. Raises ValueError for missing keys, shapes that do not fit,
+    importances outside [0, 1], or a pair that is not two different subcomponents of the case.
     """
     if not cases:
         raise ValueError("cube needs at least one case")
@@ -74,6 +76,14 @@ def _case(case: Mapping[str, Any], activation: str) -> export.Payload:
         raise ValueError(
             f"case '{name}' has {sum(sizes)} subcomponents; at most 12 can be tried out"
         )
+    pair = case.get("pair", [0, min(1, sum(sizes) - 1)])
+    if "pair" in case and (
+        len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(range(sum(sizes)))
+    ):
+        raise ValueError(
+            f"case '{name}': pair must be two different subcomponents of 0 to {sum(sizes) - 1}, "
+            f"got {pair}"
+        )
     inputs = []
     for one in case["inputs"]:
         x = torch.as_tensor(one["x"], dtype=torch.float32)
@@ -93,6 +103,7 @@ def _case(case: Mapping[str, Any], activation: str) -> export.Payload:
         "name": name,
         "why": case["why"],
         "inputs": inputs,
+        "pair": list(pair),
     }
 
 

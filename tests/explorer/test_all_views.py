@@ -210,10 +210,71 @@ def test_cube_tells_the_cases_apart(open_page: OpenPage) -> None:
     change = ((corners * (V @ x)) @ U.T - x).abs().max(1).values
     assert numbers[2] == pytest.approx(float(change.max()), abs=1e-3)
     assert 0.2 < numbers[1] < numbers[2]
-    root.get_by_role("button", name="Worst corner").click()
+    root.get_by_role("button", name="Worst case").click()
     settle(page)
     assert root.locator("strong").inner_text() == "The output breaks."
     assert "All masks are allowed" in root.locator(".spd-figures").inner_text()
+    masks = [t.get_attribute("aria-valuetext") for t in root.locator("input[type=range]").all()]
+    root.get_by_role("button", name="Random, as in training").click()
+    settle(page)
+    now = [t.get_attribute("aria-valuetext") for t in root.locator("input[type=range]").all()]
+    assert now[0] == masks[0] == "1.00", "the important one stays on"
+    assert now[1:] != masks[1:]
+
+
+def test_cube_opens_the_map_on_the_pair_asked_for(open_page: OpenPage) -> None:
+    """With masks that matter, the map is coloured; on the default pair it is not."""
+    cases = cube_cases()
+    cases[1]["pair"] = [2, 3]
+    for pair, expected in (([0, 1], cube_cases()), ([2, 3], cases)):
+        page = open_page(html=explorer.cube(expected)._repr_html_())
+        root = page.locator(ROOT)
+        root.get_by_role("button", name="cancelling pair").click()
+        settle(page)
+        shown = [select.input_value() for select in root.locator("select").all()]
+        assert shown == [str(i) for i in pair]
+        # one on, the other off: the corners of a cancelling pair, at the map's lower right
+        right = root.locator(".spd-map rect").nth(20).evaluate("n => Number(n.style.opacity)")
+        assert right == (1 if pair == [2, 3] else 0)
+
+
+def test_cube_tells_more_than_five_pieces_apart(open_page: OpenPage) -> None:
+    """Ten pieces: no two look the same, and neither by colour alone."""
+    twice = torch.cat([torch.eye(6), torch.eye(6)])
+    layer = {"name": "W", "W": torch.eye(6), "U": twice.T / 2, "V": twice}
+    inputs = [{"label": "x0 on", "x": [1.0] + [0.0] * 5, "g": [[1.0] + [0.0] * 11]}]
+    case = {"name": "halves", "why": "Everything twice.", "layers": [layer], "inputs": inputs}
+    page = open_page(html=explorer.cube([case])._repr_html_())
+    looks = page.locator(".spd-mask .spd-chip").evaluate_all(
+        "all => all.map((n) => getComputedStyle(n).borderTopColor)"
+    )
+    assert len(set(looks)) == 12
+    styles = page.locator(".spd-mask .spd-chip").evaluate_all(
+        "all => all.map((n) => getComputedStyle(n).borderTopStyle)"
+    )
+    assert styles == ["solid"] * 5 + ["dashed"] * 5 + ["dotted"] * 2
+
+
+EDGES = """map => {
+  const left = map.getBoundingClientRect().left;
+  return [...map.querySelectorAll("rect")].map((n) => n.getBoundingClientRect())
+    .map((box) => [box.left - left, box.width, box.height]);
+}"""
+
+
+def test_cells_of_the_cubes_map_are_whole_pixels(open_page: OpenPage) -> None:
+    """Neighbours share an edge that lies between pixels: no gap, no overlap."""
+    page, root = opened("cube", open_page)
+    for width in (1280, 760, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        boxes = root.locator(".spd-map").evaluate(EDGES)
+        assert len(boxes) == 21 * 21
+        size = round(boxes[0][1])
+        assert size >= 5
+        for k, (left, wide, high) in enumerate(boxes):
+            assert wide == pytest.approx(size, abs=1e-3)
+            assert high == pytest.approx(size, abs=1e-3)
+            assert left == pytest.approx(1 + size * (k % 21), abs=1e-3)  # after the border
 
 
 def test_scrubber_shows_each_step(open_page: OpenPage) -> None:

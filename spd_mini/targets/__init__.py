@@ -2,5 +2,7 @@
 
 from . import tms
 
-EXPERIMENTS = {preset.name: preset for preset in (tms.TMS_5_2, tms.TMS_5_2_ID)}
+EXPERIMENTS = {
+    preset.name: preset for preset in (tms.TMS_5_2, tms.TMS_5_2_ID, tms.TMS_40_10, tms.TMS_40_10_ID)
+}
 """Presets by the name that the command line knows."""

@@ -33,7 +33,7 @@ def inner(a: Tensor, V: Tensor) -> Tensor:
 
     a: (N, d_in) shared by all restarts, or (R, N, d_in); V: (R, C, d_in). Returns (R, C, N).
     """
-    return V @ a.mT
+    return torch.bmm(V, a.mT) if a.dim() == 3 else V @ a.mT
 
 
 def inner_embedding(tokens: Tensor, V: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ They allow stratified sampling (an all-zero input can stand in the batch once, w
 as its weight), which is exact: the expectation of every loss is unchanged.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -57,14 +58,14 @@ def faithfulness(
     weights: {name: (d_out, d_in)}; U: {name: (R, d_out, C)}; V: {name: (R, C, d_in)}. A tied
     module has the error of its source, which therefore counts once more.
     """
-    tied = tied or {}
-    errors = []
+    tied, N = tied or {}, sum(W.numel() for W in weights.values())
+    terms = []
     for n, W in weights.items():
         if n not in tied:
             error = torch.baddbmm(W.expand(len(U[n]), *W.shape), U[n], V[n], alpha=-1)
             times = 1 + sum(source == n for source in tied.values())
-            errors.append(times * error.square().sum((1, 2)))
-    return torch.stack(errors).sum(0) / sum(W.numel() for W in weights.values())
+            terms.append(error.square().sum((1, 2)) * (times / N))
+    return functools.reduce(torch.add, terms)
 
 
 def recon(out: Tensor, target_out: Tensor, divergence: Divergence, weight: Tensor | None) -> Tensor:
@@ -91,7 +92,7 @@ def importance_minimality(
         power(g, p[n]).sum(1) if scale[n] == 1 else scale[n] * power(g, p[n]).sum(1)
         for n, g in upper.items()
     ]
-    return torch.stack([batch_mean(penalty, weight) for penalty in per_row]).sum(0)
+    return functools.reduce(torch.add, [batch_mean(penalty, weight) for penalty in per_row])
 
 
 def power(g: Tensor, p: float) -> Tensor:

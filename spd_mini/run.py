@@ -171,23 +171,18 @@ class Run:
             if c.layerwise_masks == "fresh":
                 m, mh = self.draw_masks(lower)
             outs += [target.masked(x, U, V, {n: m[n]}, known=mh) for n in target.names]
-        errors = losses.recon(
-            torch.cat(outs), target_out, losses.DIVERGENCES[c.output_loss], weight
-        ).view(c.mask_samples, 1 + len(target.names), -1)
+        divergence = losses.DIVERGENCES[c.output_loss]
+        errors = losses.recon(torch.cat(outs), target_out, divergence, weight)
+        passes = errors.view(c.mask_samples, 1 + len(target.names), -1)
+        joint, alone = passes.split([1, len(target.names)], 1)
 
         p = {n: c.p_of(n, progress) for n in target.names}
         minimality = losses.importance_minimality(upper, p, self.scale, weight)
         if c.frequency_coeff:
             penalty = losses.frequency(upper, self.scale, weight)
             minimality = minimality + c.frequency_coeff * penalty
-        return torch.stack(
-            [
-                losses.faithfulness(target.weight, U, V, target.tied),
-                errors[:, 0].mean(0),
-                errors[:, 1:].mean((0, 1)),
-                minimality,
-            ]
-        )
+        faithfulness = losses.faithfulness(target.weight, U, V, target.tied)
+        return torch.stack([faithfulness, joint.mean((0, 1)), alone.mean((0, 1)), minimality])
 
     def groups(self) -> list[list[str]]:
         """Modules with equally many rows: their importance MLPs run in one batched product."""

@@ -4,11 +4,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from spd_mini.exercises import Wrong, ch02
+from spd_mini.exercises import ch02
 
 
 def ends(q: Tensor, g: Tensor, b: float) -> tuple[Tensor, Tensor]:
@@ -91,25 +90,3 @@ MISTAKES: list[tuple[Callable[[Any], None], Any, str]] = [
     (ch02.check_4, faint, "too honest"),
     (ch02.check_4, lambda W: (W.T, torch.eye(5), torch.eye(5)), "U should have shape"),
 ]
-
-
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_right_answers_pass(
-    check: Callable[[Any], None], answer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    check(answer)
-    assert capsys.readouterr().out.startswith("correct: ")
-
-
-@pytest.mark.parametrize(("check", "answer", "message"), MISTAKES)
-def test_typical_mistakes_are_named(
-    check: Callable[[Any], None], answer: Any, message: str
-) -> None:
-    with pytest.raises(Wrong, match=f"(?i){message}"):
-        check(answer)
-
-
-@pytest.mark.parametrize("check", [ch02.check_1, ch02.check_2, ch02.check_3, ch02.check_4])
-def test_no_answer_yet(check: Callable[[Any], None], capsys: pytest.CaptureFixture[str]) -> None:
-    check(None)
-    assert capsys.readouterr().out == "not answered yet\n"

@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from torch import Tensor
 
-from spd_mini.exercises import Wrong, ch04
+from spd_mini.exercises import ch04
 from spd_mini.importance import hard_sigmoid, lower_leaky, upper_leaky
 
 
@@ -83,25 +82,3 @@ MISTAKES: list[tuple[Callable[[Any], None], Any, str]] = [
     (ch04.check_5, lambda W: smallest(W)[:3], "each of the 6 columns"),
     (ch04.check_5, lambda W: -smallest(W), "Expected"),
 ]
-
-
-@pytest.mark.parametrize(("check", "answer"), RIGHT)
-def test_a_right_answer_is_called_right(
-    check: Callable[[Any], None], answer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    check(answer)
-    assert capsys.readouterr().out.startswith("correct: ")
-
-
-@pytest.mark.parametrize("check", [check for check, _ in RIGHT])
-def test_no_answer_is_no_mistake(
-    check: Callable[[Any], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    check(None)
-    assert capsys.readouterr().out == "not answered yet\n"
-
-
-@pytest.mark.parametrize(("check", "answer", "message"), MISTAKES)
-def test_a_mistake_is_named(check: Callable[[Any], None], answer: Any, message: str) -> None:
-    with pytest.raises(Wrong, match=message):
-        check(answer)

@@ -174,23 +174,26 @@ def test_the_5_2_target_shows_all_five_features(seed: int) -> None:
 # Presets
 
 
+# METHOD, section 3: features, hidden, C, β3 and p of the paper's runs.
+PAPER = {
+    "tms-5-2": (5, 2, 20, 3e-3, 1.0),
+    "tms-5-2-id": (5, 2, 20, 3e-3, 1.0),
+    "tms-40-10": (40, 10, 200, 1e-4, 2.0),
+    "tms-40-10-id": (40, 10, 200, 1e-4, 2.0),
+}
+
+
 def test_presets() -> None:
-    assert list(EXPERIMENTS) == ["tms-5-2", "tms-5-2-id"]
+    assert list(EXPERIMENTS) == list(PAPER)
     for name, preset in EXPERIMENTS.items():
+        n, m, *settings = PAPER[name]
         assert preset.name == name
-        assert (preset.n_features, preset.n_hidden) == (5, 2)
+        assert (preset.n_features, preset.n_hidden) == (n, m)
         assert preset.identity == name.endswith("-id")
-        assert "5 features in 2 dimensions" in preset.summary()
+        assert f"{n} features in {m} dimensions" in preset.summary()
         paper = preset.paper_config
-        settings = (
-            paper.C,
-            paper.steps,
-            paper.batch_size,
-            paper.lr,
-            paper.importance_coeff,
-            paper.p,
-        )
-        assert settings == (20, 40_000, 4096, 1e-3, 3e-3, 1.0)
+        assert [paper.C, paper.importance_coeff, paper.p] == settings
+        assert (paper.steps, paper.batch_size, paper.lr) == (40_000, 4096, 1e-3)
         assert (paper.layerwise_masks, paper.faithfulness_warmup_steps, paper.restarts) == (
             "fresh",
             0,
@@ -198,11 +201,24 @@ def test_presets() -> None:
         )
 
 
-@pytest.mark.parametrize("preset", EXPERIMENTS.values(), ids=str)
+@pytest.mark.parametrize("preset", EXPERIMENTS.values(), ids=lambda preset: preset.name)
 def test_samplers_of_presets(preset: Preset) -> None:
     assert preset.sampler().stratified
     paper = preset.sampler(paper=True)
-    assert (paper.stratified, paper.probability, paper.n_features) == (False, 0.05, 5)
+    n = preset.n_features
+    assert (paper.stratified, paper.probability, paper.n_features) == (False, 0.05, n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", EXPERIMENTS.values(), ids=lambda preset: preset.name)
+def test_every_preset_trains_on_its_own_model(preset: Preset) -> None:
+    """A few steps of the whole way: target, sampler, our settings, report."""
+    target = dataclasses.replace(preset, train_steps=20).train(0)
+    config = dataclasses.replace(preset.config, steps=10, faithfulness_warmup_steps=5)
+    d = decompose(target, preset.sampler(), config, tied=target.tied, progress=False)
+    report = recovery.report(d, target.truth())
+    assert set(report.live) == set(d.names)
+    assert not report.recovered, "ten steps cannot be enough"
 
 
 def test_a_sampler_may_differ_from_the_targets_data() -> None:

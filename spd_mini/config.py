@@ -83,8 +83,8 @@ class Config:
     """Stochastic-reconstruction coefficient (β1)."""
     layerwise_coeff: Scalar = 1.0
     """Layerwise-reconstruction coefficient (β2)."""
-    frequency_coeff: float = 0.0
-    """Weight of the frequency penalty, relative to β3; 0 = off, as in the paper."""
+    frequency_coeff: float | Mapping[str, float] = 0.0
+    """Weight of the frequency penalty, relative to β3; may differ per module. 0 = off (paper)."""
     mask_samples: int = 1
     """Mask draws per step (S)."""
     layerwise_masks: Literal["fresh", "shared"] = "fresh"
@@ -101,6 +101,8 @@ class Config:
     """Independent random starts, trained side by side; the lowest loss is kept (label-free)."""
     restarts_until: float = 1.0
     """Fraction of the steps after which only the restart with the lowest loss goes on."""
+    shortcuts: bool = True
+    """Let a target that offers exact shortcuts of its own use them in the training step."""
     log_every: int = 50
     """Steps between history entries, progress, callbacks and checks for non-finite losses."""
 
@@ -142,7 +144,12 @@ class Config:
         }
         numbers = {f"{k}_coeff": c for k, c in coeffs.items() if not isinstance(c, Schedule)}
         numbers |= {f"importance_scale['{k}']": c for k, c in self.importance_scale.items()}
-        for name, c in {**numbers, "frequency_coeff": self.frequency_coeff}.items():
+        numbers |= (
+            {f"frequency_coeff['{k}']": c for k, c in self.frequency_coeff.items()}
+            if isinstance(self.frequency_coeff, Mapping)
+            else {"frequency_coeff": self.frequency_coeff}
+        )
+        for name, c in numbers.items():
             if isinstance(c, Schedule) or not 0 <= c < math.inf:
                 raise ValueError(f"Config.{name} must be a number ≥ 0, got {c}")
         for name, allowed in (
@@ -156,8 +163,8 @@ class Config:
                 )
 
     def check_patterns(self, modules: Sequence[str]) -> None:
-        """Raises ValueError for a pattern in C, p or importance_scale that matches no module."""
-        for field_name in ("C", "p", "importance_scale"):
+        """Raises ValueError for a pattern of a per-module field that matches no module."""
+        for field_name in ("C", "p", "importance_scale", "frequency_coeff"):
             table = getattr(self, field_name)
             for pattern in table if isinstance(table, Mapping) else ():
                 if pattern != "*" and not any(fnmatchcase(m, pattern) for m in modules):
@@ -174,6 +181,11 @@ class Config:
         if C is None:
             raise ValueError(f"Config.C has no entry for module '{module}'; it has {list(self.C)}")
         return C
+
+    def frequency_of(self, module: str) -> float:
+        """Weight of the frequency penalty of one module; 0 where no pattern matches."""
+        coeff = self.frequency_coeff
+        return lookup(coeff, module, 0.0) if isinstance(coeff, Mapping) else coeff
 
     def p_of(self, module: str, progress: float) -> float:
         """Exponent p of one module at `progress` in [0, 1]."""

@@ -112,6 +112,7 @@ def frequency(
     """
     total = torch.zeros((), device=next(iter(upper.values())).device)
     for n, g in upper.items():
-        f = batch_mean(g, weight)
-        total = total + scale[n] * (f * torch.log2(1 + g.shape[-1] * f)).sum(1)
+        if scale[n]:
+            f = batch_mean(g, weight)
+            total = total + scale[n] * (f * torch.log2(1 + g.shape[-1] * f)).sum(1)
     return total

@@ -7,9 +7,11 @@ is used.
 """
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -194,6 +196,43 @@ class Target:
         with self._replaced({n: masked_forward(n) for n in masks}):
             out = self(rows)
         return out.reshape(R, len(x), *out.shape[1:])
+
+    def passes(self, shortcuts: bool = True) -> "PassesOf":
+        """What makes the passes of a training step: the target's own shortcut, or the plain ones.
+
+        A target module may offer `shortcut(names)`: something that, called like `Passes` without
+        its first argument, gives the same numbers faster, or None where it does not apply.
+        """
+        own = getattr(self.module, "shortcut", None) if shortcuts else None
+        made: PassesOf | None = own(self.names) if own else None
+        return made or functools.partial(Passes, self)
+
+
+class Passes:
+    """The forward passes of one training step on one batch x (B, ...), the readable form.
+
+    target_out: (B, ...); h: {name: (R, C, N)}, inner activations on the target's own activations.
+    """
+
+    def __init__(
+        self, target: Target, x: Tensor, U: Mapping[str, Tensor], V: Mapping[str, Tensor]
+    ) -> None:
+        self.target, self.x, self.U, self.V = target, x, U, V
+        self.target_out, acts = target.record(x)
+        self.h = target.inner(acts, V)
+
+    def joint(self, m: Mapping[str, Tensor], mh: Mapping[str, Tensor]) -> Tensor:
+        """Output with all modules masked: (R, B, ...). m, mh: masks, and masks times h."""
+        first = self.target.first
+        return self.target.masked(self.x, self.U, self.V, m, known={first: mh[first]})
+
+    def alone(self, m: Mapping[str, Tensor], mh: Mapping[str, Tensor]) -> list[Tensor]:
+        """Outputs with one module masked at a time and W in the others: (R, B, ...) each."""
+        target = self.target
+        return [target.masked(self.x, self.U, self.V, {n: m[n]}, known=mh) for n in target.names]
+
+
+PassesOf = Callable[[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], Any]
 
 
 def check_mask(name: str, mask: Tensor | None, h: Tensor) -> None:

@@ -5,7 +5,7 @@ little in low dimension (20 random directions in the plane score 0.98), so `repo
 beside its null, ML2R and the pattern errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,9 @@ from .decomposition import Decomposition
 
 ON, OFF = 0.9, 0.1
 """An importance is 'on' at ≥ 0.9 and 'off' at ≤ 0.1; anything between is an error."""
+
+MIN_R, SLOPES = 0.98, (0.9, 1.1)
+"""Bounds on the fit of neuron contributions: Pearson r, and slope."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,32 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Mlp:
+    """Where the neurons stand whose contributions are compared.
+
+    embed: (n_features, d_resid), written by the inputs and, transposed, read by the outputs.
+    pairs: names of (W_in, W_out), layer by layer.
+    """
+
+    embed: Tensor
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Truth:
     """The known mechanisms of a toy target.
 
     probes: (n, ...) inputs, one feature on in each. patterns: {module: Identity or Dense}.
     columns_of: the module whose columns MMCS and ML2R compare. ml2r_range: allowed ML2R, or None.
-    max_faithfulness: bound on ‖W − UV‖/‖W‖ of every matrix.
+    mlp: where neuron contributions are compared. max_faithfulness: bound on ‖W − UV‖/‖W‖ of every
+    matrix.
     """
 
     probes: Tensor
     patterns: Mapping[str, Identity | Dense]
-    columns_of: str
+    columns_of: str | None = None
     ml2r_range: tuple[float, float] | None = None
+    mlp: Mlp | None = None
     max_faithfulness: float = 0.01
 
 
@@ -57,9 +74,11 @@ class Report:
     identity_errors: dict[str, int]
     dense_errors: dict[str, int]
     live: dict[str, int]
-    mmcs: float
-    mmcs_null: float
-    ml2r: float
+    mmcs: float | None
+    mmcs_null: float | None
+    ml2r: float | None
+    contribution_r: float | None
+    contribution_slope: float | None
     faithfulness_relative: dict[str, float]
     recon: float
     order: dict[str, list[int]] = field(default_factory=dict)
@@ -144,6 +163,47 @@ def mmcs_null(W: Tensor, C: int, draws: int = 20, seed: int = 0) -> float:
     return sum(scores) / draws
 
 
+def neuron_contributions(embed: Tensor, W_in: Tensor, W_out: Tensor) -> Tensor:
+    """(W_U[i,:] W_out) ⊙ (W_in W_E[:,i]): what each neuron adds to output i per unit of input i.
+
+    embed: (n, d_resid) = W_Eᵀ = W_U; W_in: (d_mlp, d_resid); W_out: (d_resid, d_mlp). Returns
+    (n, d_mlp) (paper, section 3.3). A subcomponent has the same with its U_c V_c as W_in.
+    """
+    return (embed @ W_out) * (embed @ W_in.mT)
+
+
+def best_contributions(embed: Tensor, U: Tensor, V: Tensor, W_out: Tensor) -> tuple[Tensor, Tensor]:
+    """For each feature the contributions of the subcomponent of W_in with the largest single one.
+
+    embed: (n, d_resid); U: (d_mlp, C); V: (C, d_resid); W_out: (d_resid, d_mlp), the sum of its
+    subcomponents. Returns contributions (n, d_mlp) and the subcomponents' indices (n,).
+    """
+    read = embed @ V.mT  # (n, C)
+    per_neuron = (embed @ W_out)[:, None, :] * U.mT  # (n, C, d_mlp), before the reading
+    best = (per_neuron * read[..., None]).amax(2).argmax(1)
+    rows = torch.arange(len(embed), device=embed.device)
+    return per_neuron[rows, best] * read[rows, best, None], best
+
+
+def correlation_and_slope(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Pearson correlation of two tensors of equal shape, and the least-squares slope of y on x."""
+    dx, dy = x.double() - x.double().mean(), y.double() - y.double().mean()
+    covariance = (dx * dy).sum()
+    r = covariance / (dx.square().sum() * dy.square().sum()).sqrt().clamp(min=1e-300)
+    return float(r), float(covariance / dx.square().sum().clamp(min=1e-300))
+
+
+def contribution_fit(d: Decomposition, mlp: Mlp) -> tuple[float, float]:
+    """r and slope of subcomponent against model neuron contributions, over all layers."""
+    embed = mlp.embed.to(d.device)
+    model, pieces = [], []
+    for w_in, w_out in mlp.pairs:
+        model.append(neuron_contributions(embed, d.weight[w_in], d.weight[w_out]))
+        W_out = d.U[w_out] @ d.V[w_out]
+        pieces.append(best_contributions(embed, d.U[w_in], d.V[w_in], W_out)[0])
+    return correlation_and_slope(torch.stack(model), torch.stack(pieces))
+
+
 def relative_faithfulness(W: Tensor, U: Tensor, V: Tensor) -> float:
     """‖W − UV‖ / ‖W‖ (Frobenius)."""
     return float((W - U @ V).norm() / W.norm())
@@ -156,7 +216,8 @@ def report(d: Decomposition, truth: Truth) -> Report:
     in range, every matrix faithful. `recon` is the mean divergence with only the important kept
     (m = g) on the probes. Raises ValueError when a module of the truth was not decomposed.
     """
-    if missing := [n for n in (*truth.patterns, truth.columns_of) if n not in d.names]:
+    spoken_of = [*truth.patterns, *([truth.columns_of] if truth.columns_of else [])]
+    if missing := [n for n in spoken_of if n not in d.names]:
         raise ValueError(f"truth speaks of {missing}, but decomposed are {d.names}")
     probes = truth.probes.to(d.device)
     g = d.causal_importance(probes)
@@ -181,20 +242,29 @@ def report(d: Decomposition, truth: Truth) -> Report:
     for n, f in faithful.items():
         if not f <= truth.max_faithfulness:
             reasons.append(f"{n}: ‖W − UV‖/‖W‖ = {f:.4f} > {truth.max_faithfulness}")
-    n = truth.columns_of
-    W, U, V = d.weight[n], d.U[n], d.V[n]
-    ratio = ml2r(W, U, V, live(g[n]))
-    if truth.ml2r_range and not truth.ml2r_range[0] <= ratio <= truth.ml2r_range[1]:
-        reasons.append(f"{n}: ML2R {ratio:.3f} outside {list(truth.ml2r_range)}")
+    match = null = ratio = r = slope = None
+    if n := truth.columns_of:
+        W, U, V = d.weight[n], d.U[n], d.V[n]
+        match, null, ratio = mmcs(W, U, V), mmcs_null(W, d.C[n]), ml2r(W, U, V, live(g[n]))
+        if truth.ml2r_range and not truth.ml2r_range[0] <= ratio <= truth.ml2r_range[1]:
+            reasons.append(f"{n}: ML2R {ratio:.3f} outside {list(truth.ml2r_range)}")
+    if truth.mlp:
+        r, slope = contribution_fit(d, truth.mlp)
+        if not r >= MIN_R:
+            reasons.append(f"neuron contributions: r {r:.4f} < {MIN_R}")
+        if not SLOPES[0] <= slope <= SLOPES[1]:
+            reasons.append(f"neuron contributions: slope {slope:.3f} outside {list(SLOPES)}")
     return Report(
         recovered=not reasons,
         reasons=reasons,
         identity_errors=identity,
         dense_errors=dense,
         live={m: int(live(v).sum()) for m, v in g.items()},
-        mmcs=mmcs(W, U, V),
-        mmcs_null=mmcs_null(W, d.C[n]),
+        mmcs=match,
+        mmcs_null=null,
         ml2r=ratio,
+        contribution_r=r,
+        contribution_slope=slope,
         faithfulness_relative=faithful,
         recon=float(d.divergence(d(probes, g), d.target(probes)).mean()),
         order=order,

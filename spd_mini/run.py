@@ -38,6 +38,7 @@ class Run:
         self.target.module.to(device)
         self.batches = Batches(sample, config.batch_size, seed, device)
         self.rows = self._check(self.batches.probe())
+        self.passes = self.target.passes(config.shortcuts)
         self.noise = torch.Generator(device).manual_seed(stream(seed, 2))
         init = torch.Generator().manual_seed(stream(seed, 0))
         R, weight = config.restarts, self.target.weight
@@ -57,6 +58,7 @@ class Run:
         ends = np.cumsum(list(C.values())).tolist()
         self.columns = {n: slice(e - C[n], e) for n, e in zip(C, ends, strict=True)}
         self.scale = {n: lookup(config.importance_scale, n, 1.0) for n in self.target.names}
+        self.frequency = {n: s * config.frequency_of(n) for n, s in self.scale.items()}
         betas = (
             config.faithfulness_coeff,
             config.recon_coeff,
@@ -160,27 +162,25 @@ class Run:
         c, target = self.config, self.target
         progress = self.step / c.steps
         U, V = self.UV()
-        target_out, acts = target.record(x)
-        h = target.inner(acts, V)
-        lower, upper = self.importances(h)
+        passes = self.passes(x, U, V)
+        lower, upper = self.importances(passes.h)
 
         outs: list[Tensor] = []  # per draw: all layers masked, then one layer at a time
         for _ in range(c.mask_samples):
             m, mh = self.draw_masks(lower)
-            outs.append(target.masked(x, U, V, m, known={target.first: mh[target.first]}))
+            outs.append(passes.joint(m, mh))
             if c.layerwise_masks == "fresh":
                 m, mh = self.draw_masks(lower)
-            outs += [target.masked(x, U, V, {n: m[n]}, known=mh) for n in target.names]
+            outs += passes.alone(m, mh)
         divergence = losses.DIVERGENCES[c.output_loss]
-        errors = losses.recon(torch.cat(outs), target_out, divergence, weight)
+        errors = losses.recon(torch.cat(outs), passes.target_out, divergence, weight)
         passes = errors.view(c.mask_samples, 1 + len(target.names), -1)
         joint, alone = passes.split([1, len(target.names)], 1)
 
         p = {n: c.p_of(n, progress) for n in target.names}
         minimality = losses.importance_minimality(upper, p, self.scale, weight)
-        if c.frequency_coeff:
-            penalty = losses.frequency(upper, self.scale, weight)
-            minimality = minimality + c.frequency_coeff * penalty
+        if any(self.frequency.values()):
+            minimality = minimality + losses.frequency(upper, self.frequency, weight)
         faithfulness = losses.faithfulness(target.weight, U, V, target.tied)
         return torch.stack([faithfulness, joint.mean((0, 1)), alone.mean((0, 1)), minimality])
 
@@ -200,7 +200,10 @@ class Run:
         become masks). And the upper-leaky importances, which are penalised: per module, or still
         joined under the first name of a group where all modules are penalised alike.
         """
-        alike = not isinstance(self.config.p, Mapping) and not self.config.importance_scale
+        c = self.config
+        alike = not (
+            isinstance(c.p, Mapping) or c.importance_scale or isinstance(c.frequency_coeff, Mapping)
+        )
         lower: list[tuple[list[str], Tensor, Tensor]] = []
         upper: dict[str, Tensor] = {}
         for names in self.groups():

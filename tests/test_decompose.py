@@ -253,22 +253,22 @@ def test_losses_and_gradients_equal_the_plain_computation(
         assert torch.allclose(a, b, rtol=10 * tolerance, atol=10 * tolerance * scale), name
 
 
-def test_the_frequency_penalty_joins_the_importance_term(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run(tms(), rows(4))
+@pytest.mark.parametrize("coeff", [0.5, {"*coder": 0.5}, {"decoder": 0.5}])
+def test_the_frequency_penalty_joins_the_importance_term(coeff: float | dict[str, float]) -> None:
     x = randn(4, 4)
-    plain = run.losses(x, None)[3]
-    seen: list[dict[str, Tensor]] = []
-    penalty = losses.frequency
-
-    def spy(upper: dict[str, Tensor], *rest: Any) -> Tensor:
-        seen.append(upper)
-        return penalty(upper, *rest)
-
-    monkeypatch.setattr(losses, "frequency", spy)
-    run.config = dataclasses.replace(QUICK, frequency_coeff=0.5)
+    plain = make_run(tms(), rows(4)).losses(x, None)[3]
+    run = make_run(tms(), rows(4), dataclasses.replace(QUICK, frequency_coeff=coeff))
     with_penalty = run.losses(x, None)[3]
-    assert seen
-    want = oracles.frequency([t[0].detach() for t in seen[0].values()], [1.0] * len(seen[0]), None)
+    h = run.passes(x, *run.UV()).h
+    apart = dataclasses.replace(QUICK, frequency_coeff={"nothing": 1.0})  # modules not joined
+    run.config = apart
+    upper = run.importances(h)[1]
+    assert list(upper) == run.target.names
+    penalised = [n for n in upper if not isinstance(coeff, dict) or run.frequency[n]]
+    assert ("encoder" in penalised) == (coeff != {"decoder": 0.5})
+    want = oracles.frequency(
+        [upper[n][0].detach() for n in penalised], [1.0] * len(penalised), None
+    )
     assert float((with_penalty - plain).detach()) == pytest.approx(0.5 * want, rel=1e-4)
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from spd_mini import decompose, recovery
-from spd_mini.targets import EXPERIMENTS, tms
+from spd_mini.targets import EXPERIMENTS, AnyPreset, tms
 from spd_mini.targets.sparse import SparseFeatures
-from spd_mini.targets.tms import TMS, Preset
+from spd_mini.targets.tms import TMS
 from zoo import generator, triangle
 
 SMALL = dataclasses.replace(
@@ -174,44 +174,50 @@ def test_the_5_2_target_shows_all_five_features(seed: int) -> None:
 # Presets
 
 
-# METHOD, section 3: features, hidden, C, β3 and p of the paper's runs.
+# METHOD, section 3: features, width, layers, C, β3, p, steps, batch, lr and d_gate of the paper's.
 PAPER = {
-    "tms-5-2": (5, 2, 20, 3e-3, 1.0),
-    "tms-5-2-id": (5, 2, 20, 3e-3, 1.0),
-    "tms-40-10": (40, 10, 200, 1e-4, 2.0),
-    "tms-40-10-id": (40, 10, 200, 1e-4, 2.0),
+    "tms-5-2": (5, 2, 0, 20, 3e-3, 1.0, 40_000, 4096, 1e-3, 16),
+    "tms-5-2-id": (5, 2, 0, 20, 3e-3, 1.0, 40_000, 4096, 1e-3, 16),
+    "tms-40-10": (40, 10, 0, 200, 1e-4, 2.0, 40_000, 4096, 1e-3, 16),
+    "tms-40-10-id": (40, 10, 0, 200, 1e-4, 2.0, 40_000, 4096, 1e-3, 16),
+    "resid-mlp-1": (100, 50, 1, 100, 1e-5, 2.0, 30_000, 2048, 2e-3, 16),
+    "resid-mlp-2": (100, 25, 2, 400, 1e-5, 2.0, 50_000, 2048, 1e-3, 16),
+    "resid-mlp-3": (102, 17, 3, 500, 5e-6, 2.0, 200_000, 2048, 1e-3, 128),
 }
 
 
 def test_presets() -> None:
     assert list(EXPERIMENTS) == list(PAPER)
     for name, preset in EXPERIMENTS.items():
-        n, m, *settings = PAPER[name]
+        n, width, layers, *settings = PAPER[name]
         assert preset.name == name
-        assert (preset.n_features, preset.n_hidden) == (n, m)
-        assert preset.identity == name.endswith("-id")
-        assert f"{n} features in {m} dimensions" in preset.summary()
-        paper = preset.paper_config
-        assert [paper.C, paper.importance_coeff, paper.p] == settings
-        assert (paper.steps, paper.batch_size, paper.lr) == (40_000, 4096, 1e-3)
-        assert (paper.layerwise_masks, paper.faithfulness_warmup_steps, paper.restarts) == (
-            "fresh",
-            0,
-            1,
-        )
+        assert preset.n_features == n
+        if isinstance(preset, tms.Preset):
+            assert (preset.n_hidden, preset.identity) == (width, name.endswith("-id"))
+            assert f"{n} features in {width} dimensions" in preset.summary()
+        else:
+            assert (preset.d_mlp, preset.n_layers, preset.d_resid) == (width, layers, 1000)
+            neurons = " + ".join([str(width)] * layers)
+            assert f"{n} features on {neurons} neurons" in preset.summary()
+        c = preset.paper_config
+        found = [c.C, c.importance_coeff, c.p, c.steps, c.batch_size, c.lr, c.gate_hidden]
+        assert found == settings
+        assert (c.layerwise_masks, c.faithfulness_warmup_steps, c.restarts) == ("fresh", 0, 1)
 
 
 @pytest.mark.parametrize("preset", EXPERIMENTS.values(), ids=lambda preset: preset.name)
-def test_samplers_of_presets(preset: Preset) -> None:
+def test_samplers_of_presets(preset: AnyPreset) -> None:
     assert preset.sampler().stratified
     paper = preset.sampler(paper=True)
-    n = preset.n_features
-    assert (paper.stratified, paper.probability, paper.n_features) == (False, 0.05, n)
+    p, low = (0.05, 0.0) if isinstance(preset, tms.Preset) else (0.01, -1.0)
+    assert not paper.stratified
+    assert (paper.probability, paper.n_features) == (p, preset.n_features)
+    assert (paper.low, paper.high) == (low, 1.0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", EXPERIMENTS.values(), ids=lambda preset: preset.name)
-def test_every_preset_trains_on_its_own_model(preset: Preset) -> None:
+def test_every_preset_trains_on_its_own_model(preset: AnyPreset) -> None:
     """A few steps of the whole way: target, sampler, our settings, report."""
     target = dataclasses.replace(preset, train_steps=20).train(0)
     config = dataclasses.replace(preset.config, steps=10, faithfulness_warmup_steps=5)

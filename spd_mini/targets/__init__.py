@@ -1,8 +1,19 @@
 """Toy models whose mechanisms are known: module, data, training and presets, one file each."""
 
-from . import tms
+from . import resid_mlp, tms
 
-EXPERIMENTS = {
-    preset.name: preset for preset in (tms.TMS_5_2, tms.TMS_5_2_ID, tms.TMS_40_10, tms.TMS_40_10_ID)
+AnyPreset = tms.Preset | resid_mlp.Preset
+
+EXPERIMENTS: dict[str, AnyPreset] = {
+    preset.name: preset
+    for preset in (
+        tms.TMS_5_2,
+        tms.TMS_5_2_ID,
+        tms.TMS_40_10,
+        tms.TMS_40_10_ID,
+        resid_mlp.RESID_MLP_1,
+        resid_mlp.RESID_MLP_2,
+        resid_mlp.RESID_MLP_3,
+    )
 }
 """Presets by the name that the command line knows."""

@@ -29,7 +29,8 @@ def save(run: Run, path: str | Path) -> None:
         tensors |= {f"adam/{k}/{name}": v for k, v in run.optimizer.state[param].items()}
     tensors["noise"], tensors["data"] = run.noise.get_state(), run.batches.state()
     tensors["log"] = torch.from_numpy(run.log)
-    meta = {"step": run.step, "chosen": run.chosen, **identity(run)}
+    counts = {"step": run.step, "drawn": run.batches.drawn, "splits": run.splits}
+    meta = {**counts, "chosen": run.chosen, **identity(run)}
     storage.write(path, "checkpoint", tensors, meta)
 
 
@@ -51,6 +52,7 @@ def restore(run: Run, path: str | Path) -> None:
     }
     run.set_parameters(params, adam)
     run.noise.set_state(tensors["noise"])
-    run.batches.skip(meta["step"], tensors["data"])
+    run.batches.skip(meta["drawn"], tensors["data"])
     run.log, run.step, run.warmed_up = tensors["log"].numpy(), meta["step"], True
+    run.splits = meta["splits"]
     run.chosen = tuple(meta["chosen"]) if meta["chosen"] else None

@@ -101,6 +101,11 @@ class Config:
     """Independent random starts, trained side by side; the lowest loss is kept (label-free)."""
     restarts_until: float = 1.0
     """Fraction of the steps after which only the restart with the lowest loss goes on."""
+    split_every: int = 0
+    """Steps between searches for shared subcomponents to split, a discrete move (see `moves`);
+    0 = never: gradient descent alone, as in the paper."""
+    split_until: float = 0.5
+    """Fraction of the steps after which nothing is split any more."""
     shortcuts: bool = True
     """Let a target that offers exact shortcuts of its own use them in the training step."""
     log_every: int = 50
@@ -123,7 +128,7 @@ class Config:
         for name, n in counts.items():
             if not isinstance(n, int) or isinstance(n, bool) or n < 1:
                 raise ValueError(f"Config.{name} must be an integer ≥ 1, got {n!r}")
-        for name in ("lr_warmup_steps", "faithfulness_warmup_steps"):
+        for name in ("lr_warmup_steps", "faithfulness_warmup_steps", "split_every"):
             n = getattr(self, name)
             if not isinstance(n, int) or n < 0:
                 raise ValueError(f"Config.{name} must be an integer ≥ 0, got {n!r}")
@@ -131,8 +136,10 @@ class Config:
             lr = getattr(self, name)
             if lr is not None and not (lr > 0 and math.isfinite(lr)):
                 raise ValueError(f"Config.{name} must be a positive number, got {lr}")
-        if not 0 < self.restarts_until <= 1:
-            raise ValueError(f"Config.restarts_until must be in (0, 1], got {self.restarts_until}")
+        for name in ("restarts_until", "split_until"):
+            fraction = getattr(self, name)
+            if not 0 < fraction <= 1:
+                raise ValueError(f"Config.{name} must be in (0, 1], got {fraction}")
         exponents = list(self.p.values()) if isinstance(self.p, Mapping) else [self.p]
         for e in exponents:
             ends = (e.start, e.end) if isinstance(e, Schedule) else (e,)
@@ -191,6 +198,11 @@ class Config:
         """Exponent p of one module at `progress` in [0, 1]."""
         p = lookup(self.p, module, 1.0) if isinstance(self.p, Mapping) else self.p
         return value_at(p, progress)
+
+    def splits_at(self, step: int) -> bool:
+        """Whether shared subcomponents are split before this step."""
+        every = self.split_every
+        return bool(every and step and step % every == 0 and step <= self.split_until * self.steps)
 
     def lr_factor(self, step: int) -> float:
         """Factor on both learning rates at a step: linear warm-up times the decay."""

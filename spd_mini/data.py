@@ -22,6 +22,7 @@ class Batches:
             raise ValueError("sample is a single tensor; pass a list of batches, such as [tensor]")
         self.source, self.n, self.device, self.seed = source, n, device, seed
         self.iterator: Iterator[Any] | None = None
+        self.drawn = 0  # batches handed out
         self.generator = torch.Generator(device).manual_seed(stream(seed, 1))
         if callable(source) and device.type != "cpu":
             try:  # a sampler that draws on the CPU cannot use the device's generator
@@ -33,6 +34,7 @@ class Batches:
         """The first batch, checked; drawing it leaves no trace in the stream."""
         state = self.generator.get_state()
         x, weight = self.next()
+        self.drawn = 0
         self.generator.set_state(state)
         if self.iterator is not None:  # put back what was drawn: it may not come a second time
             self.iterator = itertools.chain([x], self.iterator)
@@ -56,6 +58,7 @@ class Batches:
     def next(self) -> tuple[Tensor, Tensor | None]:
         """The next batch (B, ...) and its row weights (B,) or None, on the device."""
         weight = None
+        self.drawn += 1
         if callable(self.source):
             batch = self.source(self.n, self.generator)
             if isinstance(batch, tuple) and len(batch) == 2:
@@ -86,11 +89,12 @@ class Batches:
         """State of the generator, for checkpoints."""
         return self.generator.get_state()
 
-    def skip(self, steps: int, state: Tensor) -> None:
-        """Move to where a run of `steps` steps stood."""
+    def skip(self, drawn: int, state: Tensor) -> None:
+        """Move to where a run that had drawn so many batches stood."""
         self.generator.set_state(state)
+        self.drawn = drawn
         if not callable(self.source):
-            for _ in range(steps):
+            for _ in range(drawn):
                 self._advance()
 
 

@@ -66,7 +66,7 @@ def decompose(
                 save(run, checkpoint)
             if at_log and say and (10 * run.step // steps > last_said):
                 last_said = 10 * run.step // steps
-                say(run.progress_line(time.perf_counter() - started))
+                say(_progress(run, time.perf_counter() - started))
             if at_log and callback is not None:
                 callback(run.step, run.result(finished=run.step == steps))
         finished = True
@@ -77,6 +77,15 @@ def decompose(
     result = run.result(finished)
     result.info["seconds"] = time.perf_counter() - started
     return result
+
+
+def _progress(run: Run, seconds: float) -> str:
+    recent = run.log[-run.config.log_every :, :, int(run.scores().argmin())].mean(0)
+    total, faith, recon, layer, imp = recent
+    return (
+        f"step {run.step:>5}/{run.config.steps} loss {total:.2e} faith {faith:.0e} "
+        f"recon {recon:.0e} layer {layer:.0e} imp {imp:.2f} {seconds:4.0f} s"
+    )
 
 
 def _print(line: str) -> None:

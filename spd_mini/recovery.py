@@ -243,11 +243,12 @@ def report(d: Decomposition, truth: Truth) -> Report:
         if not f <= truth.max_faithfulness:
             reasons.append(f"{n}: ‖W − UV‖/‖W‖ = {f:.4f} > {truth.max_faithfulness}")
     match = null = ratio = r = slope = None
-    if n := truth.columns_of:
-        W, U, V = d.weight[n], d.U[n], d.V[n]
-        match, null, ratio = mmcs(W, U, V), mmcs_null(W, d.C[n]), ml2r(W, U, V, live(g[n]))
+    if column := truth.columns_of:
+        W, U, V = d.weight[column], d.U[column], d.V[column]
+        match, null = mmcs(W, U, V), mmcs_null(W, d.C[column])
+        ratio = ml2r(W, U, V, live(g[column]))
         if truth.ml2r_range and not truth.ml2r_range[0] <= ratio <= truth.ml2r_range[1]:
-            reasons.append(f"{n}: ML2R {ratio:.3f} outside {list(truth.ml2r_range)}")
+            reasons.append(f"{column}: ML2R {ratio:.3f} outside {list(truth.ml2r_range)}")
     if truth.mlp:
         r, slope = contribution_fit(d, truth.mlp)
         if not r >= MIN_R:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import components, importance, losses, masks
+from . import components, importance, losses, masks, moves
 from .allocator import keep_freed_memory
 from .config import Config, lookup, value_at
 from .data import Batches, Sample, describe, stream
@@ -70,6 +70,7 @@ class Run:
         self.pending: list[Tensor] = []  # per-step losses (terms, R) still on the device
         self.log = np.zeros((0, len(TERMS), R), dtype=np.float64)
         self.chosen: tuple[int, list[float]] | None = None  # restart kept early, losses of all
+        self.splits = 0  # discrete moves made so far, in all restarts
 
     def set_parameters(
         self, params: Mapping[str, Tensor], adam: Mapping[str, Mapping[str, Tensor]] | None = None
@@ -144,6 +145,8 @@ class Run:
         c = self.config
         if self.step >= c.restarts_until * c.steps and self.log.shape[2] > 1:
             self.keep_best_restart()
+        if c.splits_at(self.step):
+            self.splits += moves.split_shared(self)
         x, weight = self.batches.next()
         factor = c.lr_factor(self.step)
         for group, lr in zip(self.optimizer.param_groups, (c.lr, c.gate_lr or c.lr), strict=True):
@@ -284,15 +287,8 @@ class Run:
             "restart_losses": self.chosen[1] if self.chosen else scores.tolist(),
             "chosen_restart": self.chosen[0] if self.chosen else best,
             "loss": float(scores[best]),
+            "splits": self.splits,
             "device": str(self.target.device),
             "threads": torch.get_num_threads(),
         }
         return Decomposition(self.target, U, V, gates, self.config, history, info)
-
-    def progress_line(self, seconds: float) -> str:
-        recent = self.log[-self.config.log_every :, :, int(self.scores().argmin())].mean(0)
-        total, faith, recon, layer, imp = recent
-        return (
-            f"step {self.step:>5}/{self.config.steps} loss {total:.2e} faith {faith:.0e} "
-            f"recon {recon:.0e} layer {layer:.0e} imp {imp:.2f} {seconds:4.0f} s"
-        )

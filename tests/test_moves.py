@@ -1,0 +1,199 @@
+"""Splitting shared subcomponents: found where there are two, and nothing computed changes."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spd_mini import Config, moves
+from spd_mini.checkpoint import restore, save
+from spd_mini.run import Run
+from spd_mini.targets.sparse import SparseFeatures
+from spd_mini.targets.tms import TMS
+from zoo import generator, tms
+
+N_FEATURES, C = 8, 6
+CONFIG = Config(C=C, steps=40, batch_size=256, gate_hidden=4, split_every=4, split_until=0.5)
+
+
+class Wide(nn.Module):
+    """One matrix (3, 8) on sparse features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(N_FEATURES, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.map(x)
+        return out
+
+
+def sample(n: int, g: torch.Generator) -> Tensor:
+    x = SparseFeatures(N_FEATURES, 0.06, low=-1.0)(n, g)
+    assert isinstance(x, Tensor)
+    return x
+
+
+def planted(reads: dict[int, dict[int, float]], restarts: int = 1) -> Run:
+    """A run in which piece c reads the features reads[c] and is on above |h| = 0.18; others off."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, restarts=restarts)
+    run = Run(Wide(), sample, config, None, None, 0, torch.device("cpu"))
+    with torch.no_grad():
+        for w in run.gates:
+            w.zero_()
+        run.gates.b_out.fill_(-1.0)
+        run.params["V/map"].mul_(1e-3)
+        for c, row in reads.items():
+            run.params["V/map"][:, c] = 0.0
+            for feature, value in row.items():
+                run.params["V/map"][:, c, feature] = value
+            # gelu(20 (h − 0.1)) + gelu(20 (−h − 0.1)) − 1: above ½ once |h| passes 0.18
+            run.gates.w_in[:, c, :2] = torch.tensor([20.0, -20.0])
+            run.gates.b_in[:, c, :2] = -2.0
+            run.gates.w_out[:, c, :2] = 1.0
+    return run
+
+
+def product(run: Run) -> Tensor:
+    U, V = run.UV()
+    return U["map"].detach() @ V["map"].detach()
+
+
+def test_two_lines_by_hand() -> None:
+    """Rows along e₀ and e₁, read alike: half each. Read as 1 : 0.2, the second carries 4 %."""
+    a = torch.cat([torch.eye(4)[:1] * t for t in (0.5, 0.7, 0.9, 1.0, 0.8)] * 2)
+    b = torch.cat([torch.eye(4)[1:2] * t for t in (0.5, 0.7, 0.9, 1.0, 0.8)] * 2)
+    found = moves.lines(torch.cat([a, b]), torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    assert found is not None
+    assert sorted(int(line.abs().argmax()) for line in found) == [0, 1]
+    for line in found:
+        assert float(line.norm()) == pytest.approx(1)
+    assert moves.lines(torch.cat([a, b]), torch.tensor([1.0, 0.2, 0.0, 0.0])) is None
+    assert moves.lines(a, torch.tensor([1.0, 0.0, 0.0, 0.0])) is None
+
+
+def test_too_few_rows_of_one_sign_decide_nothing() -> None:
+    a = torch.eye(2).repeat(3, 1)
+    assert moves.lines(a, torch.ones(2)) is None
+    assert moves.lines(a.repeat(2, 1), torch.ones(2)) is not None
+
+
+def test_a_feature_that_looks_different_when_negative_is_one_feature() -> None:
+    """Positive inputs along (1, 1), negative ones along −(1, 0): one sign at a time, one line."""
+    t = torch.linspace(0.2, 1, 20)[:, None]
+    a = torch.cat([t * torch.tensor([1.0, 1.0]), -t * torch.tensor([1.0, 0.0])])
+    assert moves.lines(a, torch.tensor([1.0, 0.5])) is None
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_shared_piece_is_split_and_nothing_computed_changes(restarts: int) -> None:
+    run = planted({0: {2: 1.0, 5: 0.9}, 1: {7: 1.0}}, restarts)
+    before, U_before = product(run), run.params["U/map"].detach().clone()
+    assert moves.split_shared(run) == restarts
+    assert torch.allclose(product(run), before - stray(before, run, U_before), atol=1e-5)
+    V = run.params["V/map"].detach()
+    for r in range(restarts):
+        served = {int(row.abs().argmax()) for row in V[r] if float(row.abs().max()) > 0.5}
+        assert served == {2, 5, 7}
+        halves = [row for row in V[r] if float(row[[2, 5]].abs().max()) > 0.5]
+        assert len(halves) == 2
+        assert all(float(row[[2, 5]].abs().min()) < 0.15 for row in halves)
+        pieces = [c for c in range(C) if float(V[r, c, [2, 5]].abs().max()) > 0.5]
+        U = run.params["U/map"].detach()[r]
+        assert torch.equal(U[:, pieces[0]], U[:, pieces[1]])
+        for w in run.gates:
+            assert torch.equal(w[r, pieces[0]], w[r, pieces[1]])
+    assert moves.split_shared(run) == 0, "there is nothing left to split"
+
+
+def stray(product_before: Tensor, run: Run, U_before: Tensor) -> Tensor:
+    """What the dead piece that was taken over had contributed: U_d V_d, about 1e-3."""
+    U = run.params["U/map"].detach()
+    out = torch.zeros_like(product_before)
+    for r in range(len(U)):
+        taken = [c for c in range(C) if not torch.equal(U[r, :, c], U_before[r, :, c])]
+        assert len(taken) == 1
+        torch.manual_seed(0)
+        fresh = Run(Wide(), sample, run.config, None, None, 0, torch.device("cpu"))
+        d = taken[0]
+        V_d = fresh.params["V/map"].detach()[r, d] * 1e-3
+        out[r] = torch.outer(U_before[r, :, d], V_d)
+    return out
+
+
+def test_single_and_dense_pieces_stay_whole() -> None:
+    everything = {c: dict.fromkeys(range(N_FEATURES), 1.0) for c in (1, 2)}
+    run = planted({0: {3: 1.0}, **everything})
+    before = {k: v.detach().clone() for k, v in run.params.items()}
+    assert moves.split_shared(run) == 0
+    for name, value in run.params.items():
+        assert torch.equal(value, before[name])
+
+
+def test_without_dead_pieces_nothing_is_split() -> None:
+    singles = {c: {c: 1.0} for c in range(1, C)}
+    assert moves.split_shared(planted({0: {0: 1.0, 7: 1.0}, **singles})) == 0
+
+
+def test_a_copy_takes_gates_of_tied_modules_and_moments_along() -> None:
+    run = Run(tms(), sparse(4), CONFIG, None, {"decoder": "encoder"}, 0, torch.device("cpu"))
+    for _ in range(3):
+        run.train_step()
+    with torch.no_grad():
+        moves.copy(run, "encoder", 0, 1, 4)
+    for name, axis in (("U/encoder", 1), ("V/encoder", 0)):
+        param = run.params[name]
+        tensors = [
+            param.detach(),
+            *(run.optimizer.state[param][k] for k in ("exp_avg", "exp_avg_sq")),
+        ]
+        for t in tensors:
+            assert torch.equal(t[0].select(axis, 1), t[0].select(axis, 4))
+            assert not torch.equal(t[0].select(axis, 1), t[0].select(axis, 2))
+    for module in ("encoder", "decoder"):
+        start = run.columns[module].start
+        for w in run.gates:
+            assert torch.equal(w[0, start + 1], w[0, start + 4])
+
+
+def sparse(n: int) -> SparseFeatures:
+    return SparseFeatures(n, 0.3, stratified=True)
+
+
+def test_steps_with_splits_repeat_and_resume(tmp_path: Path) -> None:
+    """The moves are part of the run: counted, repeatable, resumed to the same bits."""
+    path = tmp_path / "run.ckpt"
+
+    def fresh(source: object = None) -> Run:
+        target = TMS(N_FEATURES, 3)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for p in target.parameters():
+                p.copy_(torch.randn(p.shape))
+        config = dataclasses.replace(CONFIG, C=20, lr=1e-2, gate_lr=3e-2)
+        batches = source if source is not None else sparse(N_FEATURES)
+        return Run(target, batches, config, ["encoder"], None, 0, torch.device("cpu"))  # type: ignore[arg-type]
+
+    for stored in (None, [torch.rand(256, N_FEATURES, generator=generator(i)) for i in range(5)]):
+        whole, part, rest = fresh(stored), fresh(stored), fresh(stored)
+        for _ in range(14):
+            whole.train_step()
+        for _ in range(9):
+            part.train_step()
+        part.flush()
+        save(part, path)
+        restore(rest, path)
+        for _ in range(5):
+            rest.train_step()
+        assert rest.splits == whole.splits
+        for name, value in whole.params.items():
+            assert torch.equal(value, rest.params[name]), name
+
+
+def test_when_splits_happen() -> None:
+    config = Config(steps=40, split_every=4, split_until=0.5)
+    assert [s for s in range(40) if config.splits_at(s)] == [4, 8, 12, 16, 20]
+    assert not any(Config(steps=40).splits_at(s) for s in range(40))

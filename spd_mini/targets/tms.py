@@ -197,7 +197,8 @@ TMS_40_10 = Preset(
     train_restarts=1,
 )
 # The identity and the features ask for different prices: the identity's pieces are dense, so they
-# pay on every input. Faithfulness grows at the end, to bring lengths back.
+# pay on every input; a concave price (p 0.5) decides early how many of them live. Faithfulness
+# grows at the end, to bring lengths back.
 TMS_40_10_ID = dataclasses.replace(
     TMS_40_10,
     name="tms-40-10-id",
@@ -207,6 +208,7 @@ TMS_40_10_ID = dataclasses.replace(
         C={"hidden": 40, "*": 320},
         importance_coeff=Schedule(5e-5, 1.6e-3, until=0.7, log=True),
         importance_scale={"hidden": 0.2},
+        p={"hidden": 0.5, "*": Schedule(2.0, 1.0, until=0.6)},
         faithfulness_coeff=Schedule(1.0, 10.0, log=True),
     ),
 )

@@ -83,7 +83,7 @@ class Config:
     """Stochastic-reconstruction coefficient (β1)."""
     layerwise_coeff: Scalar = 1.0
     """Layerwise-reconstruction coefficient (β2)."""
-    frequency_coeff: float | Mapping[str, float] = 0.0
+    frequency_coeff: Scalar | Mapping[str, Scalar] = 0.0
     """Weight of the frequency penalty, relative to β3; may differ per module. 0 = off (paper)."""
     mask_samples: int = 1
     """Mask draws per step (S)."""
@@ -151,11 +151,13 @@ class Config:
         }
         numbers = {f"{k}_coeff": c for k, c in coeffs.items() if not isinstance(c, Schedule)}
         numbers |= {f"importance_scale['{k}']": c for k, c in self.importance_scale.items()}
-        numbers |= (
-            {f"frequency_coeff['{k}']": c for k, c in self.frequency_coeff.items()}
-            if isinstance(self.frequency_coeff, Mapping)
-            else {"frequency_coeff": self.frequency_coeff}
-        )
+        frequency = self.frequency_coeff
+        table = frequency if isinstance(frequency, Mapping) else {"": frequency}
+        numbers |= {
+            f"frequency_coeff['{k}']" if k else "frequency_coeff": c
+            for k, c in table.items()
+            if not isinstance(c, Schedule)
+        }
         for name, c in numbers.items():
             if isinstance(c, Schedule) or not 0 <= c < math.inf:
                 raise ValueError(f"Config.{name} must be a number ≥ 0, got {c}")
@@ -189,10 +191,12 @@ class Config:
             raise ValueError(f"Config.C has no entry for module '{module}'; it has {list(self.C)}")
         return C
 
-    def frequency_of(self, module: str) -> float:
-        """Weight of the frequency penalty of one module; 0 where no pattern matches."""
+    def frequency_of(self, module: str, progress: float) -> float:
+        """Weight of a module's frequency penalty at `progress`; 0 where no pattern matches."""
         coeff = self.frequency_coeff
-        return lookup(coeff, module, 0.0) if isinstance(coeff, Mapping) else coeff
+        return value_at(
+            lookup(coeff, module, 0.0) if isinstance(coeff, Mapping) else coeff, progress
+        )
 
     def p_of(self, module: str, progress: float) -> float:
         """Exponent p of one module at `progress` in [0, 1]."""

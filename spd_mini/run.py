@@ -58,7 +58,6 @@ class Run:
         ends = np.cumsum(list(C.values())).tolist()
         self.columns = {n: slice(e - C[n], e) for n, e in zip(C, ends, strict=True)}
         self.scale = {n: lookup(config.importance_scale, n, 1.0) for n in self.target.names}
-        self.frequency = {n: s * config.frequency_of(n) for n, s in self.scale.items()}
         betas = (
             config.faithfulness_coeff,
             config.recon_coeff,
@@ -182,8 +181,9 @@ class Run:
 
         p = {n: c.p_of(n, progress) for n in target.names}
         minimality = losses.importance_minimality(upper, p, self.scale, weight)
-        if any(self.frequency.values()):
-            minimality = minimality + losses.frequency(upper, self.frequency, weight)
+        frequency = {n: s * c.frequency_of(n, progress) for n, s in self.scale.items()}
+        if any(frequency.values()):
+            minimality = minimality + losses.frequency(upper, frequency, weight)
         faithfulness = losses.faithfulness(target.weight, U, V, target.tied)
         return torch.stack([faithfulness, joint.mean((0, 1)), alone.mean((0, 1)), minimality])
 

@@ -85,9 +85,13 @@ def test_scales_are_not_negative() -> None:
         Config(importance_scale={"hidden": -1.0})
 
 
-def test_the_frequency_penalty_takes_no_schedule() -> None:
-    with pytest.raises(ValueError, match="frequency_coeff must be a number ≥ 0, got Schedule"):
-        Config(frequency_coeff=Schedule(0.0, 1.0))  # type: ignore[arg-type]
+def test_the_frequency_penalty_may_differ_per_module_and_move() -> None:
+    config = Config(frequency_coeff={"a*": Schedule(4.0, 0.0), "b": 2.0})
+    assert [config.frequency_of(n, 0.5) for n in ("a1", "b", "c")] == [2.0, 2.0, 0.0]
+    assert Config(frequency_coeff=Schedule(0.0, 1.0)).frequency_of("a", 0.25) == 0.25
+    assert Config(frequency_coeff=3.0).frequency_of("a", 0.25) == 3.0
+    with pytest.raises(ValueError, match=r"frequency_coeff\['b'\] must be a number ≥ 0, got -1"):
+        Config(frequency_coeff={"b": -1.0})
 
 
 @pytest.mark.parametrize(

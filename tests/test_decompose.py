@@ -257,14 +257,15 @@ def test_losses_and_gradients_equal_the_plain_computation(
 def test_the_frequency_penalty_joins_the_importance_term(coeff: float | dict[str, float]) -> None:
     x = randn(4, 4)
     plain = make_run(tms(), rows(4)).losses(x, None)[3]
-    run = make_run(tms(), rows(4), dataclasses.replace(QUICK, frequency_coeff=coeff))
+    config = dataclasses.replace(QUICK, frequency_coeff=coeff)
+    run = make_run(tms(), rows(4), config)
     with_penalty = run.losses(x, None)[3]
     h = run.passes(x, *run.UV()).h
     apart = dataclasses.replace(QUICK, frequency_coeff={"nothing": 1.0})  # modules not joined
     run.config = apart
     upper = run.importances(h)[1]
     assert list(upper) == run.target.names
-    penalised = [n for n in upper if not isinstance(coeff, dict) or run.frequency[n]]
+    penalised = [n for n in upper if not isinstance(coeff, dict) or config.frequency_of(n, 0)]
     assert ("encoder" in penalised) == (coeff != {"decoder": 0.5})
     want = oracles.frequency(
         [upper[n][0].detach() for n in penalised], [1.0] * len(penalised), None

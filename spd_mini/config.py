@@ -101,9 +101,9 @@ class Config:
     """Independent random starts, trained side by side; the lowest loss is kept (label-free)."""
     restarts_until: float = 1.0
     """Fraction of the steps after which only the restart with the lowest loss goes on."""
-    split_every: int = 0
-    """Steps between searches for shared subcomponents to split, a discrete move (see `moves`);
-    0 = never: gradient descent alone, as in the paper."""
+    split_every: int | Mapping[str, int] = 0
+    """Steps between searches for shared subcomponents to split, a discrete move (see `moves`); may
+    differ per module. 0 = never: gradient descent alone, as in the paper."""
     split_until: float = 0.5
     """Fraction of the steps after which nothing is split any more."""
     shortcuts: bool = True
@@ -128,8 +128,13 @@ class Config:
         for name, n in counts.items():
             if not isinstance(n, int) or isinstance(n, bool) or n < 1:
                 raise ValueError(f"Config.{name} must be an integer ≥ 1, got {n!r}")
-        for name in ("lr_warmup_steps", "faithfulness_warmup_steps", "split_every"):
-            n = getattr(self, name)
+        waits = {n: getattr(self, n) for n in ("lr_warmup_steps", "faithfulness_warmup_steps")}
+        waits |= (
+            {f"split_every['{k}']": n for k, n in self.split_every.items()}
+            if isinstance(self.split_every, Mapping)
+            else {"split_every": self.split_every}
+        )
+        for name, n in waits.items():
             if not isinstance(n, int) or n < 0:
                 raise ValueError(f"Config.{name} must be an integer ≥ 0, got {n!r}")
         for name in ("lr", "gate_lr", "faithfulness_warmup_lr"):
@@ -173,7 +178,7 @@ class Config:
 
     def check_patterns(self, modules: Sequence[str]) -> None:
         """Raises ValueError for a pattern of a per-module field that matches no module."""
-        for field_name in ("C", "p", "importance_scale", "frequency_coeff"):
+        for field_name in ("C", "p", "importance_scale", "frequency_coeff", "split_every"):
             table = getattr(self, field_name)
             for pattern in table if isinstance(table, Mapping) else ():
                 if pattern != "*" and not any(fnmatchcase(m, pattern) for m in modules):
@@ -203,9 +208,10 @@ class Config:
         p = lookup(self.p, module, 1.0) if isinstance(self.p, Mapping) else self.p
         return value_at(p, progress)
 
-    def splits_at(self, step: int) -> bool:
-        """Whether shared subcomponents are split before this step."""
+    def splits_at(self, step: int, module: str) -> bool:
+        """Whether shared subcomponents of a module are split before this step."""
         every = self.split_every
+        every = lookup(every, module, 0) if isinstance(every, Mapping) else every
         return bool(every and step and step % every == 0 and step <= self.split_until * self.steps)
 
     def lr_factor(self, step: int) -> float:

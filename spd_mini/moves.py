@@ -11,6 +11,7 @@ so everything afterwards is again the work of the losses. Which inputs a subcomp
 off its own importances on a sample; no label or ground truth enters.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,14 +87,15 @@ def copy(run: "Run", name: str, restart: int, c: int, to: int) -> None:
 
 
 @torch.no_grad()
-def split_shared(run: "Run") -> int:
-    """Split every shared subcomponent once, in every restart. Returns the number of splits."""
+def split_shared(run: "Run", names: Iterable[str]) -> int:
+    """Split every shared subcomponent of some modules once, in every restart. Returns how many."""
     draws = -(-ROWS // run.config.batch_size)
     x = torch.cat([run.batches.next()[0] for _ in range(draws)])
     _, acts = run.target.record(x)
     h = run.target.inner(acts, run.UV()[1])
     count = 0
-    for n, (_, V) in run.free.items():
+    for n in names:
+        V = run.params[f"V/{n}"]
         if acts[n].dim() < 2:
             continue  # an embedding's inputs are tokens: there is nothing to cluster
         gates = Gates(*(w[:, run.columns[n]] for w in run.gates))

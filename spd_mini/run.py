@@ -144,8 +144,8 @@ class Run:
         c = self.config
         if self.step >= c.restarts_until * c.steps and self.log.shape[2] > 1:
             self.keep_best_restart()
-        if c.splits_at(self.step):
-            self.splits += moves.split_shared(self)
+        if due := [n for n in self.free if c.splits_at(self.step, n)]:
+            self.splits += moves.split_shared(self, due)
         x, weight = self.batches.next()
         factor = c.lr_factor(self.step)
         for group, lr in zip(self.optimizer.param_groups, (c.lr, c.gate_lr or c.lr), strict=True):

@@ -92,7 +92,7 @@ def test_a_feature_that_looks_different_when_negative_is_one_feature() -> None:
 def test_a_shared_piece_is_split_and_nothing_computed_changes(restarts: int) -> None:
     run = planted({0: {2: 1.0, 5: 0.9}, 1: {7: 1.0}}, restarts)
     before, U_before = product(run), run.params["U/map"].detach().clone()
-    assert moves.split_shared(run) == restarts
+    assert moves.split_shared(run, ["map"]) == restarts
     assert torch.allclose(product(run), before - stray(before, run, U_before), atol=1e-5)
     V = run.params["V/map"].detach()
     for r in range(restarts):
@@ -106,7 +106,7 @@ def test_a_shared_piece_is_split_and_nothing_computed_changes(restarts: int) -> 
         assert torch.equal(U[:, pieces[0]], U[:, pieces[1]])
         for w in run.gates:
             assert torch.equal(w[r, pieces[0]], w[r, pieces[1]])
-    assert moves.split_shared(run) == 0, "there is nothing left to split"
+    assert moves.split_shared(run, ["map"]) == 0, "there is nothing left to split"
 
 
 def stray(product_before: Tensor, run: Run, U_before: Tensor) -> Tensor:
@@ -128,14 +128,14 @@ def test_single_and_dense_pieces_stay_whole() -> None:
     everything = {c: dict.fromkeys(range(N_FEATURES), 1.0) for c in (1, 2)}
     run = planted({0: {3: 1.0}, **everything})
     before = {k: v.detach().clone() for k, v in run.params.items()}
-    assert moves.split_shared(run) == 0
+    assert moves.split_shared(run, ["map"]) == 0
     for name, value in run.params.items():
         assert torch.equal(value, before[name])
 
 
 def test_without_dead_pieces_nothing_is_split() -> None:
     singles = {c: {c: 1.0} for c in range(1, C)}
-    assert moves.split_shared(planted({0: {0: 1.0, 7: 1.0}, **singles})) == 0
+    assert moves.split_shared(planted({0: {0: 1.0, 7: 1.0}, **singles}), ["map"]) == 0
 
 
 def test_a_copy_takes_gates_of_tied_modules_and_moments_along() -> None:
@@ -195,5 +195,12 @@ def test_steps_with_splits_repeat_and_resume(tmp_path: Path) -> None:
 
 def test_when_splits_happen() -> None:
     config = Config(steps=40, split_every=4, split_until=0.5)
-    assert [s for s in range(40) if config.splits_at(s)] == [4, 8, 12, 16, 20]
-    assert not any(Config(steps=40).splits_at(s) for s in range(40))
+    assert [s for s in range(40) if config.splits_at(s, "a")] == [4, 8, 12, 16, 20]
+    assert not any(Config(steps=40).splits_at(s, "a") for s in range(40))
+    some = Config(steps=40, split_every={"a*": 10})
+    assert [s for s in range(40) if some.splits_at(s, "a1")] == [10, 20]
+    assert not any(some.splits_at(s, "b") for s in range(40))
+    with pytest.raises(ValueError, match=r"split_every\['a'\] must be an integer ≥ 0, got -1"):
+        Config(split_every={"a": -1})
+    with pytest.raises(ValueError, match=r"split_every has a pattern 'b' that matches none"):
+        Config(split_every={"b": 3}).check_patterns(["a"])

@@ -27,9 +27,9 @@ ON = 0.5
 """A subcomponent serves an input when its importance exceeds this."""
 RARE = 0.2
 """Those that serve more than this share of the inputs are dense mechanisms and stay whole."""
-APART = 0.45
+APART = 0.4
 """Largest cosine between two lines that count as two."""
-SHARE = 0.1
+SHARE = 0.02
 """Least part of the inner activation's square that the weaker line must carry."""
 BOTH = 0.8
 """Least part that the two lines must carry together."""

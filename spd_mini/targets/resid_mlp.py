@@ -221,6 +221,7 @@ _OURS_2 = dataclasses.replace(
     batch_size=512,
     gate_lr=3e-2,
     importance_coeff=Schedule(3e-5, 1.2e-6, until=0.65, log=True),
+    p={"*W_in": Schedule(2.0, 0.6, until=0.75), "*W_out": 0.5},
     importance_scale={"*W_out": 2.0},
     frequency_coeff={"*W_in": Schedule(5.0, 3.0, until=0.65)},
     faithfulness_coeff=Schedule(1.0, 30.0, until=0.9),
@@ -231,5 +232,5 @@ RESID_MLP_2 = Preset("resid-mlp-2", 100, 25, 2, _OURS_2, _PAPER_2)
 _PAPER_3 = dataclasses.replace(
     _PAPER_2, C=500, steps=200_000, importance_coeff=5e-6, gate_hidden=128
 )
-_OURS_3 = dataclasses.replace(_OURS_2, C={"*W_in": 150, "*W_out": 24}, steps=5000)
+_OURS_3 = dataclasses.replace(_OURS_2, C={"*W_in": 150, "*W_out": 24}, steps=6000)
 RESID_MLP_3 = Preset("resid-mlp-3", 102, 17, 3, _OURS_3, _PAPER_3)

@@ -173,16 +173,19 @@ TMS_5_2_ID = Preset(
 
 _PAPER_40 = dataclasses.replace(_PAPER, C=200, importance_coeff=1e-4, p=2.0)
 # Low importance early prevents merged features, high importance late removes doubled ones; the
-# frequency penalty makes one subcomponent that serves two features dearer than two. The inputs are sparser than the target's own (0.01 instead of 0.05): a change of data distribution.
+# frequency penalty makes one subcomponent that serves two features dearer than two, and a split
+# halfway undoes the merges that are left. The inputs are sparser than the target's own (0.01
+# instead of 0.05): a change of data distribution.
 _OURS_40 = dataclasses.replace(
     _OURS,
     C=320,
     steps=2000,
     batch_size=160,
     lr=4e-2,
-    importance_coeff=Schedule(3e-5, 8e-4, until=0.7, log=True),
-    p=Schedule(2.0, 1.0, until=0.6),
+    importance_coeff=Schedule(3e-5, 4e-4, until=0.7, log=True),
+    p=Schedule(2.0, 0.7, until=0.7),
     frequency_coeff=1.0,
+    split_every={"encoder": 1000},
     restarts=1,
     restarts_until=1.0,
 )
@@ -207,9 +210,10 @@ TMS_40_10_ID = dataclasses.replace(
     config=dataclasses.replace(
         _OURS_40,
         C={"hidden": 40, "*": 320},
-        importance_scale={"hidden": 0.35},
+        importance_coeff=Schedule(3e-5, 5e-4, until=0.7, log=True),
+        importance_scale={"hidden": 0.6},
         frequency_coeff={"hidden": 0.0, "*": 1.0},
-        p={"hidden": 0.5, "*": Schedule(2.0, 1.0, until=0.6)},
+        p={"hidden": 0.5, "*": Schedule(2.0, 0.7, until=0.7)},
         faithfulness_coeff=Schedule(1.0, 10.0, log=True),
     ),
 )

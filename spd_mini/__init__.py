@@ -10,9 +10,9 @@ batch rows interact, mixed precision.
 
 from typing import Any
 
-from . import importance, losses, masks, recovery
+from . import cluster, importance, losses, masks, recovery
 from .config import Config, Schedule
-from .decompose import decompose
+from .decompose import decompose, sweep
 from .decomposition import Decomposition, load
 
 __version__ = "0.1.0"
@@ -20,6 +20,7 @@ __all__ = [
     "Config",
     "Decomposition",
     "Schedule",
+    "cluster",
     "decompose",
     "explore",
     "importance",
@@ -28,6 +29,7 @@ __all__ = [
     "losses",
     "masks",
     "recovery",
+    "sweep",
 ]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from . import __version__, recovery
-from .decompose import decompose
+from .decompose import sweep
 from .decomposition import resolve_device
 from .run import Run
 from .targets import EXPERIMENTS
@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument("--seeds", default="0", help="a seed, a list 0,3,7 or a range 0:10")
     run.add_argument("--target-seed", default="0", help="seed of the target, or 'same' = the seed")
     run.add_argument("--save", metavar="DIR", help="write each decomposition there")
+    run.add_argument(
+        "--together", action="store_true", help="seeds of one target side by side, in one process"
+    )
     bench = commands.add_parser(
         "bench", help="milliseconds per training step, ours and the paper's"
     )
@@ -70,11 +73,14 @@ def _dispatch(args: argparse.Namespace) -> int:
         _write(args.json, results)
         return 0
     preset, seeds = _preset(args.experiment), parse_seeds(args.seeds)
+    targets = {s: s if args.target_seed == "same" else _integer(args.target_seed) for s in seeds}
+    groups = [[s] for s in seeds]
+    if args.together:
+        groups = [[s for s in seeds if targets[s] == t] for t in dict.fromkeys(targets.values())]
     rows: list[dict[str, Any]] = []
     _write(args.json, rows, final=False)  # a path that cannot be written is noticed now
-    for seed in seeds:
-        target_seed = seed if args.target_seed == "same" else _integer(args.target_seed)
-        rows.append(_run(preset, seed, target_seed, device, args.paper, args.save))
+    for group in groups:
+        rows += _run(preset, group, targets[group[0]], device, args)
         interrupted = not rows[-1]["finished"]
         _write(args.json, rows, final=interrupted or len(rows) == len(seeds))
         if interrupted:
@@ -85,46 +91,52 @@ def _dispatch(args: argparse.Namespace) -> int:
 
 
 def _run(
-    preset: Any, seed: int, target_seed: int, device: torch.device, paper: bool, save: str | None
-) -> dict[str, Any]:
+    preset: Any, seeds: list[int], target_seed: int, device: torch.device, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """One target, decomposed from one seed, or from several side by side: a result for each."""
     started = time.process_time()
     target = preset.train(target_seed)
     trained = time.process_time()
-    config = preset.paper_config if paper else preset.config
-    d = decompose(
+    config = preset.paper_config if args.paper else preset.config
+    ds = sweep(
         target,
-        preset.sampler(paper),
+        preset.sampler(args.paper),
         config,
+        seeds,
         tied=target.tied,
-        seed=seed,
         device=device,
         progress=_say if len(sys.argv) and sys.stderr.isatty() else False,
     )
-    done = time.process_time()
-    report = recovery.report(d, target.truth())
-    if save:
-        d.save(Path(save) / f"{preset.name}-seed{seed}.safetensors")
-    verdict = "recovered" if report.recovered else "NOT recovered: " + "; ".join(report.reasons)
-    _say(f"{preset.name} seed {seed} target {target_seed}: {done - trained:.1f} s, {verdict}")
-    row = dataclasses.asdict(report)
-    del row["order"]
-    return {
-        "experiment": preset.name,
-        "seed": seed,
-        "target_seed": target_seed,
-        "device": str(d.device),
-        "threads": torch.get_num_threads(),
-        "steps": config.steps,
-        "paper_settings": paper,
-        "finished": d.finished,
-        "restarts": config.restarts,
-        "restart_losses": d.info["restart_losses"],
-        "target_restarts": target.training_info["restarts"],
-        "target_seconds": trained - started,
-        "decompose_seconds": done - trained,
-        "decompose_wall_seconds": d.info["seconds"],
-        **row,
-    }
+    seconds = (time.process_time() - trained) / len(seeds)
+    rows = []
+    for seed, d in zip(seeds, ds, strict=True):
+        report = recovery.report(d, target.truth())
+        if args.save:
+            d.save(Path(args.save) / f"{preset.name}-seed{seed}.safetensors")
+        verdict = "recovered" if report.recovered else "NOT recovered: " + "; ".join(report.reasons)
+        _say(f"{preset.name} seed {seed} target {target_seed}: {seconds:.1f} s, {verdict}")
+        row = dataclasses.asdict(report)
+        del row["order"]
+        about = {
+            "experiment": preset.name,
+            "seed": seed,
+            "target_seed": target_seed,
+            "device": str(d.device),
+            "threads": torch.get_num_threads(),
+            "steps": config.steps,
+            "paper_settings": args.paper,
+            "finished": d.finished,
+            "restarts": config.restarts,
+            "restart_losses": d.info["restart_losses"],
+            "splits": d.info["splits"],
+            "seeds_side_by_side": len(seeds),
+            "target_restarts": target.training_info["restarts"],
+            "target_seconds": trained - started,
+            "decompose_seconds": seconds,
+            "decompose_wall_seconds": d.info["seconds"] / len(seeds),
+        }
+        rows.append(about | row)
+    return rows
 
 
 def _bench(preset: Any, steps: int, paper: bool, device: torch.device) -> dict[str, Any]:

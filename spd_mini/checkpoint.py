@@ -15,7 +15,7 @@ def identity(run: Run) -> dict[str, Any]:
     """What a checkpoint must agree with to be resumed."""
     return {
         "config": json.loads(json.dumps(run.config.to_dict())),
-        "seed": run.seed,
+        "seed": list(run.seeds),
         "target": fingerprint(run.target.module),
         "modules": run.target.names,
         "tied": run.target.tied,
@@ -55,4 +55,4 @@ def restore(run: Run, path: str | Path) -> None:
     run.batches.skip(meta["drawn"], tensors["data"])
     run.log, run.step, run.warmed_up = tensors["log"].numpy(), meta["step"], True
     run.splits = meta["splits"]
-    run.chosen = tuple(meta["chosen"]) if meta["chosen"] else None
+    run.chosen = [(best, losses) for best, losses in meta["chosen"]] if meta["chosen"] else None

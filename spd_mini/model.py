@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import components
+from .data import describe
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -149,6 +150,26 @@ class Target:
             raise ValueError(f"modules {unused} match but are not called in the forward pass")
         self.first = next(iter(acts))
         return out, {n: acts[n] for n in self.names}
+
+    def check(self, x: Tensor) -> dict[str, int]:
+        """Rows that each module reads for inputs x; raises ValueError where x does not fit."""
+        try:
+            out, acts = self.record(x)
+            rows, twice = ({n: len(a) for n, a in acts.items()}, torch.cat([x, x]))
+            rows_twice = {n: len(a) for n, a in self.record(twice)[1].items()}
+        except RuntimeError as error:
+            raise ValueError(f"the target fails on {describe(x)} from sample: {error}") from error
+        if out.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"the target's output must be batch first; inputs of shape {tuple(x.shape)} gave "
+                f"outputs of shape {tuple(out.shape)}"
+            )
+        if odd := [n for n in rows if rows_twice[n] != 2 * rows[n]]:
+            raise ValueError(
+                f"the inputs of modules {odd} do not have the batch as a dimension (positions?); "
+                "leave them out of `modules`"
+            )
+        return rows
 
     def inner(self, acts: Mapping[str, Tensor], V: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Inner activations h = V a of recorded inputs: {name: (R, C, N)}."""

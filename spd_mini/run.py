@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from . import components, importance, losses, masks, moves
 from .allocator import keep_freed_memory
 from .config import Config, lookup, value_at
-from .data import Batches, Sample, describe, stream
+from .data import Batches, Sample, stream
 from .decomposition import Decomposition
 from .importance import Gates
 from .model import Target
@@ -19,7 +19,12 @@ TERMS = ("total", "faithfulness", "recon", "layerwise", "importance")
 
 
 class Run:
-    """The state of one run: parameters (leading dimension R = restarts), optimiser, generators."""
+    """The state of one run: parameters, optimiser, generators, losses.
+
+    Several seeds may run side by side. Parameters have the leading dimension R: for each seed its
+    restarts, one after the other. Each starts as it would alone; inputs are shared by all, and mask
+    draws come from the first seed's generator.
+    """
 
     def __init__(
         self,
@@ -28,33 +33,27 @@ class Run:
         config: Config,
         modules: Sequence[str] | None,
         tied: Mapping[str, str] | None,
-        seed: int,
+        seed: int | Sequence[int],
         device: torch.device,
     ) -> None:
-        self.config, self.seed, self.step, self.warmed_up = config, seed, 0, False
+        self.config, self.step, self.warmed_up = config, 0, False
+        self.seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+        first = self.seeds[0]
         if device.type == "cpu":
             keep_freed_memory()
         self.target = Target(target, modules, tied)
         self.target.module.to(device)
-        self.batches = Batches(sample, config.batch_size, seed, device)
-        self.rows = self._check(self.batches.probe())
+        self.batches = Batches(sample, config.batch_size, first, device)
+        self.rows = self.target.check(self.batches.probe())
         self.passes = self.target.passes(config.shortcuts)
-        self.noise = torch.Generator(device).manual_seed(stream(seed, 2))
-        init = torch.Generator().manual_seed(stream(seed, 0))
-        R, weight = config.restarts, self.target.weight
+        self.noise = torch.Generator(device).manual_seed(stream(first, 2))
         C = {n: config.C_of(n) for n in self.target.names}
         config.check_patterns(self.target.names)
-        params: dict[str, Tensor] = {}
-        for n, W in weight.items():
-            if n not in self.target.tied:
-                params[f"U/{n}"], params[f"V/{n}"] = components.init_components(W, C[n], R, init)
         for n, source in self.target.tied.items():
             if C[n] != C[source]:
                 raise ValueError(f"tied modules need equal C; '{n}' {C[n]}, '{source}' {C[source]}")
-        dtype = next(iter(weight.values())).dtype
-        gates = importance.init_gates(sum(C.values()), config.gate_hidden, R, init)
-        params |= {f"gate/{k}": w.to(device, dtype) for k, w in gates._asdict().items()}
-        self.set_parameters(params)
+        drawn = [initial(self.target, C, config, seed) for seed in self.seeds]
+        self.set_parameters({k: torch.cat([params[k] for params in drawn]) for k in drawn[0]})
         ends = np.cumsum(list(C.values())).tolist()
         self.columns = {n: slice(e - C[n], e) for n, e in zip(C, ends, strict=True)}
         self.scale = {n: lookup(config.importance_scale, n, 1.0) for n in self.target.names}
@@ -64,11 +63,12 @@ class Run:
             config.layerwise_coeff,
             config.importance_coeff,
         )
+        R, dtype = len(self.gates.b_out), self.gates.b_out.dtype
         table = [[value_at(b, s / config.steps) for b in betas] for s in range(config.steps)]
         self.coeffs = torch.tensor(table, device=device, dtype=dtype)  # (steps, 4)
         self.pending: list[Tensor] = []  # per-step losses (terms, R) still on the device
         self.log = np.zeros((0, len(TERMS), R), dtype=np.float64)
-        self.chosen: tuple[int, list[float]] | None = None  # restart kept early, losses of all
+        self.chosen: list[tuple[int, list[float]]] | None = None  # restart kept early, all losses
         self.splits = 0  # discrete moves made so far, in all restarts
 
     def set_parameters(
@@ -86,38 +86,23 @@ class Run:
             self.optimizer.state[self.params[name]] = dict(state)
 
     def keep_best_restart(self) -> None:
-        """Drop all restarts but the one with the lowest loss so far (label-free)."""
+        """Drop all restarts but the one with the lowest loss so far, seed by seed (label-free)."""
         self.flush()
-        scores = self.scores()
-        best = int(scores.argmin())
-        self.chosen = (best, scores.tolist())
+        self.chosen = self.best_restarts()
+        each = self.log.shape[2] // len(self.seeds)
+        kept = [i * each + best for i, (best, _) in enumerate(self.chosen)]
         adam = {
-            name: {k: v if k == "step" else v[best : best + 1] for k, v in state.items()}
+            name: {k: v if k == "step" else v[kept] for k, v in state.items()}
             for name, param in self.params.items()
             if (state := self.optimizer.state[param])
         }
-        self.set_parameters({k: t[best : best + 1] for k, t in self.params.items()}, adam)
-        self.log = self.log[:, :, best : best + 1]
+        self.set_parameters({k: t[kept] for k, t in self.params.items()}, adam)
+        self.log = self.log[:, :, kept]
 
-    def _check(self, x: Tensor) -> dict[str, int]:
-        """Rows that each module reads for the inputs x; raises ValueError where x does not fit."""
-        try:
-            out, acts = self.target.record(x)
-            rows, twice = ({n: len(a) for n, a in acts.items()}, torch.cat([x, x]))
-            rows_twice = {n: len(a) for n, a in self.target.record(twice)[1].items()}
-        except RuntimeError as error:
-            raise ValueError(f"the target fails on {describe(x)} from sample: {error}") from error
-        if out.shape[:1] != x.shape[:1]:
-            raise ValueError(
-                f"the target's output must be batch first; inputs of shape {tuple(x.shape)} gave "
-                f"outputs of shape {tuple(out.shape)}"
-            )
-        if odd := [n for n in rows if rows_twice[n] != 2 * rows[n]]:
-            raise ValueError(
-                f"the inputs of modules {odd} do not have the batch as a dimension (positions?); "
-                "leave them out of `modules`"
-            )
-        return rows
+    def best_restarts(self) -> list[tuple[int, list[float]]]:
+        """For each seed the restart with the lowest loss so far, and the losses of all of its."""
+        rows = self.scores().reshape(len(self.seeds), -1)
+        return [(int(row.argmin()), row.tolist()) for row in rows]
 
     def UV(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """U (R, d_out, C) and V (R, C, d_in) of every module, tied ones included."""
@@ -142,7 +127,7 @@ class Run:
     def train_step(self) -> None:
         """One optimiser step on the total loss, summed over restarts (they do not interact)."""
         c = self.config
-        if self.step >= c.restarts_until * c.steps and self.log.shape[2] > 1:
+        if self.step >= c.restarts_until * c.steps and self.log.shape[2] > len(self.seeds):
             self.keep_best_restart()
         if due := [n for n in self.free if c.splits_at(self.step, n)]:
             self.splits += moves.split_shared(self, due)
@@ -264,10 +249,11 @@ class Run:
             return np.zeros(self.log.shape[2])
         return np.asarray(self.log[-max(len(self.log) // 10, 1) :, 0].mean(0))
 
-    def result(self, finished: bool, restart: int | None = None) -> Decomposition:
-        """One restart, by default the best so far, as a Decomposition of its own."""
-        scores = self.scores()
-        best = int(scores.argmin()) if restart is None else restart
+    def result(self, finished: bool, which: int = 0) -> Decomposition:
+        """The best restart so far of one seed, as a Decomposition of its own."""
+        chosen = self.best_restarts()[which]
+        best = which * len(chosen[1]) + chosen[0]
+        score, chosen = chosen[1][chosen[0]], self.chosen[which] if self.chosen else chosen
         U, V = ({n: t[best].detach().clone() for n, t in ts.items()} for ts in self.UV())
         gates = {
             n: Gates(*(w[best, cols].detach().clone() for w in self.gates))
@@ -280,15 +266,29 @@ class Run:
             curve = self.log[:, k, best]
             history[term] = [float(curve[max(e - every, 0) : e].mean()) for e in ends]
         info = {
-            "seed": self.seed,
+            "seed": self.seeds[which],
+            "seeds_side_by_side": len(self.seeds),
             "finished": finished,
             "steps_done": self.step,
             "restarts": self.config.restarts,
-            "restart_losses": self.chosen[1] if self.chosen else scores.tolist(),
-            "chosen_restart": self.chosen[0] if self.chosen else best,
-            "loss": float(scores[best]),
+            "restart_losses": chosen[1],
+            "chosen_restart": chosen[0],
+            "loss": score,
             "splits": self.splits,
             "device": str(self.target.device),
             "threads": torch.get_num_threads(),
         }
         return Decomposition(self.target, U, V, gates, self.config, history, info)
+
+
+def initial(target: Target, C: Mapping[str, int], config: Config, seed: int) -> dict[str, Tensor]:
+    """Random parameters of one seed, by name, restarts leading."""
+    generator = torch.Generator().manual_seed(stream(seed, 0))
+    params: dict[str, Tensor] = {}
+    for n, W in target.weight.items():
+        if n not in target.tied:
+            U, V = components.init_components(W, C[n], config.restarts, generator)
+            params |= {f"U/{n}": U, f"V/{n}": V}
+    gates = importance.init_gates(sum(C.values()), config.gate_hidden, config.restarts, generator)
+    dtype = next(iter(target.weight.values())).dtype
+    return params | {f"gate/{k}": w.to(target.device, dtype) for k, w in gates._asdict().items()}

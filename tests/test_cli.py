@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from spd_mini import __main__ as cli
-from spd_mini import __version__, decompose, load
+from spd_mini import __version__, load
 from spd_mini.targets import EXPERIMENTS, tms
 
 TINY = dataclasses.replace(
@@ -132,14 +132,15 @@ def test_the_papers_settings(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ctrl_c_ends_the_whole_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """decompose returns what it has; the seeds that have not begun must not begin."""
+    """sweep returns what it has; the seeds that have not begun must not begin."""
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
-        d = decompose(*args, **kwargs)
-        d.info["finished"] = False
-        return d
+        ds = sweep(*args, **kwargs)
+        for d in ds:
+            d.info["finished"] = False
+        return ds
 
-    monkeypatch.setattr(cli, "decompose", interrupted)
+    monkeypatch.setattr(cli, "sweep", interrupted)
     _, out, _ = run(capsys, "run", "tiny", "--seeds", "0:5", "--json", "-")
     (row,) = json.loads(out)
     assert (row["seed"], row["finished"]) == (0, False)

@@ -226,7 +226,7 @@ _OURS_2 = dataclasses.replace(
     frequency_coeff={"*W_in": Schedule(5.0, 3.0, until=0.65)},
     faithfulness_coeff=Schedule(1.0, 30.0, until=0.9),
     split_every={"*W_in": 150},
-    split_until=0.7,
+    split_until=0.55,
 )
 RESID_MLP_2 = Preset("resid-mlp-2", 100, 25, 2, _OURS_2, _PAPER_2)
 _PAPER_3 = dataclasses.replace(

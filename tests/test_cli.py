@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from spd_mini import __main__ as cli
-from spd_mini import __version__, load
+from spd_mini import __version__, load, sweep
 from spd_mini.targets import EXPERIMENTS, tms
 
 TINY = dataclasses.replace(

@@ -231,6 +231,7 @@ def test_the_true_decomposition_is_recovered(identity: bool) -> None:
     assert r.dense_errors == ({"hidden": 0} if identity else {})
     assert r.live == {"encoder": 3, "decoder": 3} | ({"hidden": 2} if identity else {})
     assert r.mmcs == pytest.approx(1)
+    assert r.mmcs_null is not None
     assert 0.7 < r.mmcs_null < 1
     assert r.ml2r == pytest.approx(1)
     assert all(f == pytest.approx(0, abs=1e-6) for f in r.faithfulness_relative.values())

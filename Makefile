@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup book test unit serve clean
+.PHONY: help setup book test unit ledger serve clean
 
 # A machine without a home directory still gets one for caches and settings.
 ifeq ($(strip $(HOME)),)
@@ -48,6 +48,9 @@ test: setup  ## everything: lint, types, tests, chapters, site in a browser, a f
 	$(PYTEST) $(APART:%=--ignore=tests/%)
 	$(PY) .ci/build_book.py --jobs $(JOBS) --site $(SITE)
 	SPD_SITE=$(SITE) $(PYTEST) tests/colab tests/site
+
+ledger: setup  ## run every experiment over its seeds: book/ledger.json and appendix A (hours)
+	$(PY) tests/benchmarks/ledger.py --jobs $(JOBS)
 
 serve: setup  ## show the built site on this machine
 	@test -f $(SITE)/index.html || { echo "nothing to serve yet: run make book" >&2; exit 1; }

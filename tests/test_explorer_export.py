@@ -15,17 +15,23 @@ from explorer.making import (
     cube_cases,
     decomposition,
     exact,
+    exact_residual,
     pentagon,
+    resid_mlp,
+    residual,
     snapshots,
     tms,
     unit_columns,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import spd_mini as spd
 from spd_mini import explorer
-from spd_mini.explorer import export
-from spd_mini.explorer.html import Explorer, module
+from spd_mini.explorer import export, packing
+from spd_mini.explorer import residual as folding
+from spd_mini.explorer.html import Explorer, lean, module
 
 TIES = {"decoder": "encoder"}
 
@@ -34,6 +40,46 @@ def decode(text: str, shape: tuple[int, ...]) -> torch.Tensor:
     """The reader's side of `export.encode`, written independently."""
     planes = np.frombuffer(base64.b64decode(text), "u1").reshape(4, -1)
     return torch.from_numpy(np.ascontiguousarray(planes.T).view("<f4").copy().reshape(shape))
+
+
+def unpack(data: dict[str, Any], length: int) -> list[float]:
+    """The reader's side of `packing.fixed`, bit by bit."""
+    raw = np.frombuffer(base64.b64decode(data["bits"]), "u1")
+    bits = iter("".join(f"{byte:08b}" for byte in raw))
+    values = []
+    for _ in range(length):
+        zeros = 0
+        while next(bits) == "0":
+            zeros += 1
+        q = int("1" + "".join(next(bits) for _ in range(zeros + data["low"])), 2) - 2 ** data["low"]
+        sign = -1 if q and next(bits) == "1" else 1
+        values.append(sign * q / 2 ** data["digits"])
+    assert set(bits) <= {"0"} and len(raw) * 8 >= length, "bits left over"
+    return values
+
+
+@given(
+    st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40),
+    st.sampled_from([6.0, 12.0, 17.25, 24.0]),
+)
+def test_fixed_numbers_survive_to_half_a_step(values: list[float], digits: float) -> None:
+    packed = packing.fixed(torch.tensor(values, dtype=torch.float64), digits)
+    got = np.array(unpack(packed, len(values)))
+    assert np.abs(got - values).max() <= 0.5001 / 2**digits
+
+
+def test_digits_are_dropped_until_the_budget_is_kept() -> None:
+    noise = torch.randn(200, 200, generator=torch.Generator().manual_seed(0))
+    some, many = packing.digits_for([noise[:9]], []), packing.digits_for([noise], [])
+    assert some == packing.DIGITS[0] == 24
+    size = len(base64.b64decode(packing.fixed(noise, many)["bits"]))
+    assert 0.95 * packing.BUDGET < size <= packing.BUDGET
+    assert len(base64.b64decode(packing.fixed(noise, many + 0.25)["bits"])) > packing.BUDGET
+    assert packing.digits_for([1e5 * noise[:9]], []) < 14, "a number too large for the code"
+    fine = packing.packed({"a": noise[:9], "b": packing.Fine(noise[:9])}, as_fixed=True)
+    assert fine["b"]["digits"] == fine["a"]["digits"] + packing.EXTRA_DIGITS
+    assert packing.digits_for([], [noise]) < many
+    assert packing.digits_for([noise] * 9, []) == packing.DIGITS[-1], "never fewer than these"
 
 
 def test_arrays_survive_exactly() -> None:
@@ -56,6 +102,7 @@ def test_arrays_survive_exactly() -> None:
 def test_live_subcomponents_and_their_looks() -> None:
     """In the order of their features; tied partners look alike, others never do."""
     payload = export.model_payload(pentagon())
+    assert payload["range"] == [0, 1.15]
     for layer in payload["layers"]:
         assert layer["live"] == [0, 1, 2, 3, 4]
         assert layer["slots"] == [0, 1, 2, 3, 4]
@@ -84,6 +131,7 @@ class Says(Plain):
     def __init__(self, **structure: object) -> None:
         super().__init__()
         self.other = nn.ReLU()
+        self.matrix = torch.eye(3)
         self.said = {"kind": "chain", "layers": ["layer"], "activation": "none"} | structure
 
     def structure(self) -> dict[str, object]:
@@ -94,7 +142,20 @@ class Says(Plain):
     ("target", "message"),
     [
         (Plain(), r"Plain has no structure\(\) method"),
-        (Says(kind="tree"), "knows the kind 'chain', not 'tree'"),
+        (Says(kind="tree"), "knows the kinds 'chain' and 'residual', not 'tree'"),
+        (
+            Says(kind="residual", layers=[["layer", "layer"]]),
+            "must name the target's embedding.*got None",
+        ),
+        (
+            Says(kind="residual", layers=[["layer", "layer"]], embed="layer"),
+            r"name of a tensor \(n_features, d_resid\)\}; got 'layer'",
+        ),
+        (
+            Says(kind="residual", layers=[["layer", "layer"]], embed="matrix"),
+            r"residual layers without biases; \['layer', 'layer'\] have one",
+        ),
+        (residual(1), "draws targets of kind 'chain', not 'residual'"),
         (Says(activation="tanh"), "knows activations 'relu' and 'none', not 'tanh'"),
         (Says(input=(1.0, 1.0)), r"must be \(low, high\) with low < high, got \(1.0, 1.0\)"),
         (Says(layers=["other"]), "draws nn.Linear layers; 'other' is something else"),
@@ -253,7 +314,10 @@ def test_text_in_the_data_cannot_end_the_script() -> None:
     assert "<b>" not in text
 
 
-@pytest.mark.parametrize("view", ["masks", "columns", "cube", "scrubber", "gate"])
+VIEWS = ["masks", "columns", "cube", "scrubber", "gate", "sizes", "contributions", "dendrogram"]
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_the_module_is_one_scope(view: str) -> None:
     """Nothing is imported or exported any more, and no top-level name is given twice."""
     text = module(view)
@@ -261,6 +325,12 @@ def test_the_module_is_one_scope(view: str) -> None:
     names = re.findall(r"^(?:const|let|function) (\w+)", text, re.MULTILINE)
     assert "view" in names
     assert len(set(names)) == len(names)
+    carried = lean(text)
+    assert len(carried) < 0.85 * len(text)
+    assert not re.search(r"^\s*//|^\s", carried, re.MULTILINE)
+    assert [line.strip() for line in text.split("\n") if not re.match(r"\s*(//|$)", line)] == (
+        carried.strip().split("\n")
+    ), "something else was lost"
 
 
 @pytest.mark.parametrize("C", [200, 320])
@@ -268,6 +338,182 @@ def test_payload_stays_below_150_kilobytes(C: int) -> None:
     """Compressed as a server would send it, at 40-10 and with the least compressible numbers."""
     d = decomposition(tms(40, 10, False, 0), C, 0, TIES, d_gate=8)
     assert len(gzip.compress(spd.explore(d)._repr_html_().encode())) < 150_000
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_payload_of_a_residual_mlp_stays_below_150_kilobytes(n_layers: int) -> None:
+    """With noise like a trained one's; one layer whole, more layers with the live pieces only."""
+    shown = spd.explore(resid_mlp(n_layers, noise=0.005))
+    assert len(gzip.compress(shown._repr_html_().encode())) < 150_000
+    assert shown.payload["out"]["embed"]["digits"] >= {1: 20, 2: 17, 3: 13}[n_layers]
+    if n_layers == 1:
+        assert shown.payload["rest"] is False
+        assert [layer["C"] for layer in shown.payload["layers"]] == [130, 60]
+    else:
+        assert all(0 < count < 30 for count in shown.payload["rest"])
+        assert "(what they do not carry stays on)" in shown.description
+
+
+def test_a_residual_mlp_is_folded() -> None:
+    """Every product of a reader with a writer, worked out here from the wide matrices."""
+    d = exact_residual(2, noise=0.1)
+    payload = export.model_payload(d)
+    E = d.target.get_buffer("W_E").double()
+    w = {n: t.detach().double() for n, t in d.weight.items()}
+    stream = [E.T]
+    for layer in payload["layers"]:
+        name = layer["name"]
+        U, V = d.U[name].double(), d.V[name].double()
+        if "writes" in layer:
+            assert (layer["from"], len(layer["V"])) == ([len(stream) * 2 - 2], 1)
+            near(layer["V"][0], V)
+            stream.append(torch.cat([U, w[name]], 1))
+            continue
+        assert layer["from"] == [-1, 1][: len(stream)]
+        near(layer["U"], U)
+        for k, direction in enumerate(stream):
+            near(layer["V"][k], V @ direction)
+            near(layer["W"][k], w[name] @ direction)
+    assert payload["out"]["from"] == [-1, 1, 3]
+    for k, direction in enumerate(stream[1:]):
+        near(payload["out"]["V"][k], E @ direction)
+    near(payload["out"]["embed"], (E @ E.T)[*torch.triu_indices(12, 12)])
+    ends = d.target(torch.cat([torch.eye(12), -torch.eye(12)]))
+    assert payload["range"] == pytest.approx([1.05 * float(ends.min()), 1.05 * float(ends.max())])
+
+
+def near(packed: dict[str, Any], want: torch.Tensor) -> None:
+    got = torch.tensor(unpack(packed, want.numel()), dtype=torch.float64).reshape(want.shape)
+    assert packed["digits"] >= 20
+    torch.testing.assert_close(got, want, atol=0.51 / 2 ** packed["digits"], rtol=0)
+
+
+def test_live_pieces_only_where_all_would_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are counted and stay on; indices are those of the package."""
+    d = exact_residual(1)
+    assert export.model_payload(d)["rest"] is False
+    assert all("ids" not in layer for layer in export.model_payload(d)["layers"])
+    monkeypatch.setattr(folding, "MOST", 100)
+    payload = export.model_payload(d)
+    assert payload["rest"] == [2, 2]
+    for layer, live in zip(payload["layers"], (12, 6), strict=True):
+        assert layer["ids"] == list(range(live))
+        assert layer["C"] == live
+        assert sorted(layer["live"]) == list(range(live))
+
+
+def test_gate_and_live_panel_of_a_residual_mlp() -> None:
+    d = exact_residual(2)
+    shown = explorer.gate(d, "layers.0.W_in", 3)
+    assert shown.payload["probe"][3] == pytest.approx(0.75, abs=1e-4)
+    panel = spd.live(d, [0.0, -0.5] + [0.0] * 10)
+    want, have = panel.outputs()
+    torch.testing.assert_close(want, d.target(panel.x[None])[0])
+    assert have.shape == (12,)
+
+
+def test_sizes_shows_what_each_decomposition_uses() -> None:
+    small, large = exact(torch.eye(6), 7), exact(torch.eye(6), 12)
+    shown = explorer.sizes([large, small])
+    assert shown.payload["offered"] == ["7", "12"], "in the order of their size"
+    for step, C in zip(shown.payload["steps"], (7, 12), strict=True):
+        assert [(layer["C"], layer["live"]) for layer in step] == [(C, list(range(6)))] * 2
+        assert np.array_equal(step[0]["g"], 100 * np.eye(6))
+        assert step[0]["faithful"] < 1e-6
+        assert step[0]["slots"] == step[1]["slots"] == list(range(6))
+    assert shown.description.endswith("6, 6 at C = 7; 6, 6 at C = 12")
+    chosen = explorer.sizes([small, large], x=torch.full((2, 6), 0.5))
+    assert chosen.payload["labels"] == ["0", "1"]
+    assert np.array(chosen.payload["steps"][0][0]["g"]).shape == (6, 2)
+
+
+def test_sizes_refuses_what_cannot_be_compared() -> None:
+    d, more = exact(unit_columns(3, 6), 7), exact(unit_columns(3, 6), 9)
+    for wrong, message in (
+        ([d], "at least two decompositions, got 1"),
+        ([d, pentagon()], "of one target; these differ"),
+        ([d, decomposition(Chain([6, 3, 6], "relu"), 4, 0, {})], "of one target; these differ"),
+        ([d, more, more], r"another C; these are \[\(7, 7\), \(9, 9\), \(9, 9\)\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            explorer.sizes(wrong)
+    for x in (torch.zeros(6), torch.zeros(2, 5)):
+        with pytest.raises(ValueError, match=r"x must have shape \(rows, 6\), got \("):
+            explorer.sizes([d, more], x)
+
+
+def test_contributions_carries_the_packages_numbers() -> None:
+    d = exact_residual(2, noise=0.02)
+    shown = explorer.contributions([("one", d), ("two", exact_residual(2))])
+    assert [case["label"] for case in shown.payload["cases"]] == ["one", "two"]
+    case = shown.payload["cases"][0]
+    E, W = d.target.get_buffer("W_E"), d.weight
+    for i, layer in enumerate(case["layers"]):
+        w_in, w_out = f"layers.{i}.W_in", f"layers.{i}.W_out"
+        out = E @ d.U[w_out] @ d.V[w_out]
+        for feature in range(12):
+            model = (E @ W[w_out])[feature] * (W[w_in] @ E[feature])
+            pieces = out[feature] * (d.U[w_in] * (d.V[w_in] @ E[feature])).T  # (C, d_mlp)
+            best = int(pieces.max(1).values.argmax())
+            assert layer["chosen"][feature] == best
+            for name, want in (("model", model), ("best", pieces[best])):
+                got = np.reshape(unpack(layer[name], 12 * 6), (12, 6))[feature]
+                assert np.abs(got - want.detach().numpy()).max() < 0.001
+    pairs = [(f"layers.{i}.W_in", f"layers.{i}.W_out") for i in range(2)]
+    r, slope = spd.recovery.contribution_fit(d, spd.recovery.Mlp(E, pairs))
+    assert (case["r"], case["slope"]) == (r, slope)
+    assert f"one: r {r:.3f}, slope {slope:.2f}." in shown.description
+    assert case["live"][0] == ["layers.0.W_in", 12, 14]
+
+
+def test_contributions_refuses_what_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        explorer.contributions([])
+    with pytest.raises(ValueError, match="the target of 'x' is of kind 'chain'"):
+        explorer.contributions([("x", pentagon())])
+    for other in (exact_residual(2), exact_residual(1, d_mlp=5), exact_residual(1, features=11)):
+        with pytest.raises(ValueError, match="of one size; these differ"):
+            explorer.contributions([("a", exact_residual(1)), ("b", other)])
+
+
+LINKAGE = np.array([[0, 1, 0.2, 2], [2, 3, 0.4, 2], [4, 5, 1.5, 4]])
+LEAVES = [("in", 3), ("out", 0), ("in", 7), ("out", 2)]
+SEEN = torch.tensor([[1.0, 0.9, 0.0, 0.05], [0.0, 0.0, 0.8, 0.3]])
+
+
+def test_dendrogram_hands_over_tree_and_groups() -> None:
+    truth = [[("in", 3), ("out", 0)], [("in", 7)]]
+    payload = explorer.dendrogram(LINKAGE, LEAVES, SEEN, 1.0, truth).payload
+    assert payload["modules"] == ["in", "out"]
+    assert payload["leaves"] == [[0, 3], [1, 0], [0, 7], [1, 2]]
+    assert payload["joins"] == [[0, 1, 0.2], [2, 3, 0.4], [4, 5, 1.5]]
+    assert payload["best"] == [[0, 2], [1, 3]]
+    assert payload["serves"] == [[0], [0], [1], []]
+    assert payload["truth"] == [[0, 1], [2]]
+    low = explorer.dendrogram(LINKAGE, LEAVES, 0.09 * SEEN, 0.3)
+    assert low.payload["best"] == [[None, None], [None, None]]
+    assert "4 subcomponents of in, out in 3 groups at height 0.30." in repr(low)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"leaves": LEAVES[:3]}, r"\(leaves − 1, 4\) for at least two leaves, got \(3, 4\) for 3"),
+        ({"linkage": LINKAGE[:0], "leaves": LEAVES[:1]}, r"got \(0, 4\) for 1"),
+        ({"g": SEEN[:, :3]}, r"g must be finite, \(n_features, 4\), got shape \(2, 3\)"),
+        ({"g": SEEN / 0}, "g must be finite"),
+        ({"linkage": LINKAGE[:, [0, 1, 3, 2]] * [1, 1, -1, 1]}, "heights must be finite, ≥ 0"),
+        ({"linkage": LINKAGE * [1, 1, np.nan, 1]}, "heights must be finite"),
+        ({"linkage": LINKAGE * [[1, 1, 9, 1], [1, 1, 1, 1], [1, 1, 1, 1]]}, "never below those"),
+        ({"threshold": 0.0}, "threshold must be a height above 0, got 0.0"),
+        ({"threshold": float("nan")}, "threshold must be a height above 0, got nan"),
+        ({"truth": [[("in", 3)], [("in", 4)]]}, r"truth speaks of \[\('in', 4\)\], which are no"),
+    ],
+)
+def test_dendrogram_refuses_trees_that_make_no_sense(change: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {"linkage": LINKAGE, "leaves": LEAVES, "g": SEEN, "threshold": 1.0}
+    with pytest.raises(ValueError, match=message):
+        explorer.dendrogram(**(good | change))
 
 
 def test_40_features_open_with_a_heat_map() -> None:

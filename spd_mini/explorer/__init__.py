@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..decomposition import Decomposition
+from .compare import contributions, dendrogram, sizes
 from .export import describe, model_payload
 from .html import Explorer
 from .views import columns, cube, gate, scrubber, snapshot
@@ -28,4 +29,15 @@ def explore(
     return Explorer("masks", model_payload(d, x), title or "Move the masks", describe(d, x))
 
 
-__all__ = ["Explorer", "columns", "cube", "explore", "gate", "scrubber", "snapshot"]
+__all__ = [
+    "Explorer",
+    "columns",
+    "contributions",
+    "cube",
+    "dendrogram",
+    "explore",
+    "gate",
+    "scrubber",
+    "sizes",
+    "snapshot",
+]

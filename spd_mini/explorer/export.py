@@ -1,12 +1,10 @@
 """What an explorer needs to recompute the model in the page, as plain JSON-able values.
 
-Arrays travel as base64 of little-endian float32, row-major, in the package's shapes: W (d_out,
-d_in), U (d_out, C), V (C, d_in), gates (C, d_gate). All lowest bytes come first, all highest last:
-signs and exponents side by side compress well. A layer that is tied to an earlier one travels
-without W, U and V: they are the transposes (its gates are its own).
+Arrays keep the package's shapes, row-major: W (d_out, d_in), U (d_out, C), V (C, d_in), gates
+(C, d_gate). A layer that is tied to an earlier one travels without W, U and V: they are the
+transposes (its gates are its own). Residual models: see residual.py; numbers as text: packing.py.
 """
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +14,8 @@ from torch import Tensor, nn
 from ..decomposition import Decomposition
 from ..importance import Gates
 from ..masks import from_source, uniform
+from .packing import Fine, numbers, packed
+from .residual import partly_masked, residual_payload, shown
 
 LIMIT = 0.1
 """The output counts as broken when some output is off by more than this."""
@@ -27,17 +27,9 @@ ALIVE = 0.1
 Payload = dict[str, Any]
 
 
-def encode(array: Tensor, what: str) -> str:
-    """Base64 of the float32 values, byte plane by byte plane. Raises ValueError, naming `what`, for non-finite values."""
-    array = array.detach().float().cpu().contiguous()
-    if not array.isfinite().all():
-        raise ValueError(f"{what} has values that are not finite; nothing to explore")
-    planes = array.numpy().astype("<f4").reshape(-1, 1).view("u1").T
-    return base64.b64encode(planes.tobytes()).decode()
-
-
 def structure_of(target: nn.Module) -> dict[str, Any]:
-    """The target's own description of its computation.
+    """The target's own description of its computation, completed: "layers" is the flat list of
+    names, "features" the number of inputs, "embed" the embedding of a residual model.
 
     Raises ValueError for a target that does not give one, or gives one this explorer cannot draw.
     """
@@ -46,23 +38,40 @@ def structure_of(target: nn.Module) -> dict[str, Any]:
         raise ValueError(
             f"{type(target).__name__} has no structure() method; the explorer recomputes chains of "
             'linear layers and needs {"kind": "chain", "layers": [names in order], "activation": '
-            '"relu" or "none", "input": (low, high)}'
+            '"relu" or "none", "input": (low, high)}; or {"kind": "residual", "layers": [(name of '
+            'W_in, name of W_out), …], "embed": name of W_E (n_features, d_resid), "input": …}'
         )
-    structure: dict[str, Any] = describe()
-    if structure.get("kind") != "chain":
-        raise ValueError(f"the explorer knows the kind 'chain', not {structure.get('kind')!r}")
-    if structure.get("activation") not in ("relu", "none"):
+    structure: dict[str, Any] = {"activation": "none", "input": (0.0, 1.0), **describe()}
+    if structure.get("kind") not in ("chain", "residual"):
         raise ValueError(
-            f"the explorer knows activations 'relu' and 'none', not {structure.get('activation')!r}"
+            f"the explorer knows the kinds 'chain' and 'residual', not {structure.get('kind')!r}"
         )
-    low, high = structure.get("input", (0.0, 1.0))
+    if structure["activation"] not in ("relu", "none"):
+        raise ValueError(
+            f"the explorer knows activations 'relu' and 'none', not {structure['activation']!r}"
+        )
+    low, high = structure["input"]
     if not low < high:
         raise ValueError(
             f"structure()['input'] must be (low, high) with low < high, got {low, high}"
         )
-    for name in structure["layers"]:
-        linear(target, name)
-    return structure
+    residual = structure["kind"] == "residual"
+    if residual:
+        structure["layers"] = [name for pair in structure["layers"] for name in pair]
+    linears = [linear(target, name) for name in structure["layers"]]
+    if not residual:
+        return structure | {"features": linears[0].in_features, "embed": None}
+    embed = getattr(target, structure.get("embed", ""), None)
+    if not isinstance(embed, Tensor) or embed.dim() != 2:
+        raise ValueError(
+            "a residual structure() must name the target's embedding, {'embed': name of a tensor "
+            f"(n_features, d_resid)}}; got {structure.get('embed')!r}"
+        )
+    if biased := [
+        n for n, m in zip(structure["layers"], linears, strict=True) if m.bias is not None
+    ]:
+        raise ValueError(f"the explorer draws residual layers without biases; {biased} have one")
+    return structure | {"features": len(embed), "embed": embed, "activation": "none"}
 
 
 def linear(target: nn.Module, name: str) -> nn.Linear:
@@ -78,13 +87,14 @@ def probes(n_features: int) -> Tensor:
     return PROBE * torch.eye(n_features)
 
 
-def checked_input(x: Tensor | Sequence[float] | None, structure: dict[str, Any], n: int) -> Tensor:
+def checked_input(x: Tensor | Sequence[float] | None, structure: dict[str, Any]) -> Tensor:
     """Starting input (n,), by default the first feature on at 0.75.
 
     Raises ValueError for the wrong size, values that are not finite, or outside the target's range.
     """
+    n = structure["features"]
     value = probes(n)[0] if x is None else torch.as_tensor(x, dtype=torch.float32).reshape(-1)
-    low, high = structure.get("input", (0.0, 1.0))
+    low, high = structure["input"]
     if value.shape != (n,):
         raise ValueError(f"x must hold one input of {n} features, got {value.numel()} values")
     if not (value.isfinite().all() and value.min() >= low and value.max() <= high):
@@ -97,20 +107,27 @@ def layer_order(d: Decomposition) -> tuple[dict[str, Any], list[str]]:
     structure = structure_of(d.target)
     if missing := [n for n in structure["layers"] if n not in d.names]:
         raise ValueError(f"layers {missing} are not decomposed; explore needs all of them")
-    return structure, list(structure["layers"])
+    return structure, structure["layers"]
 
 
-def live_order(d: Decomposition, name: str, n_features: int) -> list[int]:
-    """Live subcomponents of one layer, in the order of the feature that each serves best."""
-    g = d.causal_importance(probes(n_features))[name].detach().cpu()  # (features, C)
+def live_order(g: Tensor) -> list[int]:
+    """Live subcomponents of one layer, in the order of the feature that each serves best.
+
+    g: importances on one-hot probes (features, C).
+    """
     best, feature = g.max(dim=0)
     alive = [c for c in range(g.shape[1]) if best[c] > ALIVE]
     return sorted(alive, key=lambda c: (int(feature[c]), c))
 
 
+def importances(d: Decomposition, x: Tensor) -> dict[str, Tensor]:
+    """Causal importances on the CPU: {name: (rows, C)}."""
+    return {n: g.detach().cpu() for n, g in d.causal_importance(x).items()}
+
+
 def gate_payload(gates: Gates, name: str) -> Payload:
     """Importance MLPs of one layer."""
-    arrays = {k: encode(t, f"gate {k} of '{name}'") for k, t in gates._asdict().items()}
+    arrays = {k: numbers(t, f"gate {k} of '{name}'") for k, t in gates._asdict().items()}
     return {"d_gate": gates.w_in.shape[-1], **arrays}
 
 
@@ -129,8 +146,8 @@ def weights_payload(
         "d_in": d_in,
         "d_out": d_out,
         "C": 0,
-        "W": encode(weight, f"weight of '{name}'"),
-        "bias": None if bias is None else encode(bias, f"bias of '{name}'"),
+        "W": numbers(weight, f"weight of '{name}'"),
+        "bias": None if bias is None else numbers(bias, f"bias of '{name}'"),
         "gate": None,
     }
     if U is not None and V is not None:
@@ -141,8 +158,8 @@ def weights_payload(
             )
         layer |= {
             "C": V.shape[0],
-            "U": encode(U, f"U of '{name}'"),
-            "V": encode(V, f"V of '{name}'"),
+            "U": numbers(U, f"U of '{name}'"),
+            "V": numbers(V, f"V of '{name}'"),
         }
     return layer
 
@@ -153,6 +170,35 @@ def opening_sources(d: Decomposition) -> dict[str, Tensor]:
     return {name: uniform((1, C), generator) for name, C in d.C.items()}
 
 
+def chain_layers(d: Decomposition, names: list[str]) -> list[Payload]:
+    """Layers of a chain. One tied to an earlier layer travels without W, U and V."""
+    layers = []
+    for i, name in enumerate(names):
+        bias = linear(d.target, name).bias
+        layer = weights_payload(name, d.weight[name], bias, d.U[name], d.V[name])
+        source = d.wrapped.tied.get(name, name)
+        if source in names[:i]:
+            layer = {k: v for k, v in layer.items() if k not in ("W", "U", "V")} | {"tied": source}
+        layer["picture"] = "plane" if 2 in d.weight[name].shape else "heat"
+        layers.append(layer)
+    return layers
+
+
+def frame(structure: dict[str, Any], layers: list[Payload], start: Tensor) -> Payload:
+    """What every payload with one model in it holds."""
+    low, high = structure["input"]
+    return {
+        "format": 1,
+        "activation": structure["activation"],
+        "layers": layers,
+        "input": {"min": low, "max": high, "value": start.tolist()},
+        "range": [0.0 if structure["activation"] == "relu" else -1.15 * high, 1.15 * high],
+        "labels": feature_labels(structure["features"]),
+        "limit": LIMIT,
+        "seed": 1,
+    }
+
+
 def model_payload(d: Decomposition, x: Tensor | Sequence[float] | None = None) -> Payload:
     """The whole decomposed model with a starting input: everything the page computes with.
 
@@ -161,56 +207,41 @@ def model_payload(d: Decomposition, x: Tensor | Sequence[float] | None = None) -
     Raises ValueError for targets that cannot be drawn, values not finite, or inputs out of range.
     """
     structure, names = layer_order(d)
-    n = d.weight[names[0]].shape[1]
-    start = checked_input(x, structure, n)
+    start = checked_input(x, structure)
+    g = importances(d, probes(structure["features"]))
+    live = {name: live_order(g[name]) for name in names}
+    residual = structure["kind"] == "residual"
+    payload = frame(structure, [] if residual else chain_layers(d, names), start)
+    if residual:
+        payload |= residual_payload(d, structure, live)
     slots: dict[tuple[str, int], int] = {}
     sources = opening_sources(d)
-    layers = []
-    for name in names:
-        layer = weights_payload(
-            name, d.weight[name], linear(d.target, name).bias, d.U[name], d.V[name]
-        )
-        layer["gate"] = gate_payload(d.gates[name], name)
-        layer["live"] = live_order(d, name, n)
-        layer["source"] = encode(sources[name][0], "source")
+    for layer in payload["layers"]:
+        name = layer["name"]
+        ids = layer.get("ids", list(range(d.C[name])))  # those that travel
+        gates = gate_payload(Gates(*(t[ids] for t in d.gates[name])), name)
+        fine = {k: Fine(t) if isinstance(t, Tensor) else t for k, t in gates.items()}
+        layer["gate"] = fine if residual else gates
+        layer["source"] = sources[name][0, ids]
+        layer["live"] = [ids.index(c) for c in live[name]]
         source = d.wrapped.tied.get(name, name)
-        if source in names[: names.index(name)]:
-            layer["tied"] = source
-            for key in ("W", "U", "V"):
-                del layer[key]
-        layer["slots"] = [slots.setdefault((source, c), len(slots)) for c in layer["live"]]
-        layer["picture"] = "plane" if 2 in d.weight[name].shape else "heat"
-        layers.append(layer)
-    low, high = structure.get("input", (0.0, 1.0))
-    return {
-        "format": 1,
-        "kind": structure["kind"],
-        "activation": structure["activation"],
-        "layers": layers,
-        "input": {"min": low, "max": high, "value": start.tolist()},
-        "labels": feature_labels(n),
-        "limit": LIMIT,
-        "seed": 1,
-    }
+        layer["slots"] = [slots.setdefault((source, c), len(slots)) for c in live[name]]
+    result: Payload = packed(payload, as_fixed=residual)
+    return result
 
 
 def target_payload(target: nn.Module, x: Tensor | Sequence[float] | None = None) -> Payload:
-    """The target alone, without a decomposition. Same errors as `model_payload`."""
+    """The target alone, without a decomposition. Same errors as `model_payload`.
+
+    Raises ValueError for other kinds than chains: what is shown is the matrix that reads the input.
+    """
     structure = structure_of(target)
+    if structure["kind"] != "chain":
+        raise ValueError(f"this view draws targets of kind 'chain', not {structure['kind']!r}")
     linears = {name: linear(target, name) for name in structure["layers"]}
     layers = [weights_payload(name, m.weight, m.bias) for name, m in linears.items()]
-    n = layers[0]["d_in"]
-    low, high = structure.get("input", (0.0, 1.0))
-    return {
-        "format": 1,
-        "kind": structure["kind"],
-        "activation": structure["activation"],
-        "layers": layers,
-        "input": {"min": low, "max": high, "value": checked_input(x, structure, n).tolist()},
-        "labels": feature_labels(n),
-        "limit": LIMIT,
-        "seed": 1,
-    }
+    result: Payload = packed(frame(structure, layers, checked_input(x, structure)))
+    return result
 
 
 def feature_labels(n: int) -> list[str]:
@@ -221,24 +252,26 @@ def feature_labels(n: int) -> list[str]:
 def describe(d: Decomposition, x: Tensor | Sequence[float] | None = None) -> str:
     """The opening state of the masks view in words, with computed numbers, for those who listen."""
     structure, names = layer_order(d)
-    n = d.weight[names[0]].shape[1]
-    row = checked_input(x, structure, n)[None]
-    g = d.causal_importance(row)
+    row = checked_input(x, structure)[None]
+    g, seen = importances(d, row), importances(d, probes(structure["features"]))
     sources = opening_sources(d)
-    masks = {k: from_source(v.cpu(), sources[k]) for k, v in g.items()}
+    masks = {k: from_source(v, sources[k]) for k, v in g.items()}
+    live = {name: live_order(seen[name]) for name in names}
     with torch.no_grad():
-        want, masked = d.target(row.to(d.device)), d(row, masks)
-    values = zip(feature_labels(n), row[0].tolist(), strict=True)
+        want = d.target(row.to(d.device))
+        ids = shown(d, structure, live)
+        have = d(row, masks) if ids is None else partly_masked(d, row, masks, ids)
+    values = zip(feature_labels(structure["features"]), row[0].tolist(), strict=True)
     on = ", ".join(f"{label} = {value:.2f}" for label, value in values if value)
     parts = []
     for name in names:
-        live = live_order(d, name, n)
-        important = [f"{c} ({g[name][0, c]:.2f})" for c in live if g[name][0, c] > ALIVE]
+        important = [f"{c} ({g[name][0, c]:.2f})" for c in live[name] if g[name][0, c] > ALIVE]
         parts.append(
-            f"{name}: {len(live)} of {d.C[name]} subcomponents are live; important on this input: "
-            f"{', '.join(important) or 'none'}."
+            f"{name}: {len(live[name])} of {d.C[name]} subcomponents are live"
+            f"{'' if ids is None else ' (what they do not carry stays on)'}; important on this "
+            f"input: {', '.join(important) or 'none'}."
         )
     return (
         f"Input {on or 'all zero'}. {' '.join(parts)} With masks drawn at random between importance "
-        f"and 1, the largest output change is {(masked - want).abs().max():.3f}."
+        f"and 1, the largest output change is {(have - want).abs().max():.3f}."
     )

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from .export import Payload
 
-SHARED = ("model.js", "ui.js")
-
 
 @cache
 def source(name: str) -> str:
@@ -19,18 +17,29 @@ def source(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
+def needed(name: str) -> list[str]:
+    """A file and those that it imports, directly or not, every one before those that import it."""
+    imported = re.findall(r'^import .* from "\./(.+)";$', source(name), flags=re.MULTILINE)
+    return list(dict.fromkeys([one for other in imported for one in needed(other)] + [name]))
+
+
 def module(view: str) -> str:
-    """The script of one view: shared files and the view's own, joined into one module.
+    """The script of one view: its file and those that it needs, joined into one module.
 
     The files are ordinary ES modules. Joined, they share one scope: `import` lines fall away, the
     word `export` too, and `M.name` (model.js as a namespace) becomes plain `name`.
     """
     parts = []
-    for name in (*SHARED, f"view_{view}.js"):
+    for name in needed(f"view_{view}.js"):
         text = re.sub(r"^import .*\n", "", source(name), flags=re.MULTILINE)
         text = re.sub(r"^export ", "", text, flags=re.MULTILINE)
         parts.append(re.sub(r"\bM\.(?=[a-z])", "", text))
     return "\n".join(parts)
+
+
+def lean(script: str) -> str:
+    """Without whole-line comments and indentation: a quarter of what a page would carry."""
+    return re.sub(r"^[ \t]*//.*\n|^[ \t]+|^\n", "", script, flags=re.MULTILINE)
 
 
 class Explorer:
@@ -60,7 +69,7 @@ class Explorer:
             f'<p class="spd-title">{title}</p>\n'
             f"<noscript><p>{description} Moving the sliders needs JavaScript.</p></noscript>\n"
             f'<script type="application/json">{data}</script>\n</div>\n'
-            f'<script type="module">\n{module(self.view)}\nstart("{name}", view);\n</script>'
+            f'<script type="module">\n{lean(module(self.view))}\nstart("{name}", view);\n</script>'
         )
 
     def save(self, path: str | Path) -> None:

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from .. import masks as mask_functions
 from ..decomposition import Decomposition
-from .export import LIMIT, checked_input, feature_labels, layer_order, live_order
+from .export import (
+    LIMIT,
+    checked_input,
+    feature_labels,
+    importances,
+    layer_order,
+    live_order,
+    probes,
+)
 
 SENTENCE = (
     "This panel drives the real PyTorch model and needs a running kernel: "
@@ -55,17 +63,17 @@ class LivePanel:
 
     def __init__(self, d: Decomposition, x: Tensor | Sequence[float] | None = None) -> None:
         structure, self.layers = layer_order(d)
-        self.d, self.limits = d, structure.get("input", (0.0, 1.0))
-        self.n_features = d.weight[self.layers[0]].shape[1]
-        self.x = checked_input(x, structure, self.n_features).clone()
-        self.live = {name: live_order(d, name, self.n_features) for name in self.layers}
+        self.d, self.limits = d, structure["input"]
+        self.x = checked_input(x, structure).clone()
+        g = importances(d, probes(len(self.x)))
+        self.live = {name: live_order(g[name]) for name in self.layers}
         self.generator = torch.Generator().manual_seed(0)
         self.preset = "Random, as in training"
         self.apply_preset()
 
     def importance(self) -> dict[str, Tensor]:
         """Importances on the current input: {name: (1, C)}, on the CPU."""
-        return {n: g.detach().cpu() for n, g in self.d.causal_importance(self.x[None]).items()}
+        return importances(self.d, self.x[None])
 
     def apply_preset(self) -> None:
         """Set every mask from the current preset; masks are {name: (1, C)}."""
@@ -118,7 +126,7 @@ class LivePanel:
                 value=value, min=lo, max=hi, step=0.01, description=label, layout=wide
             )
 
-        labels = feature_labels(self.n_features)
+        labels = feature_labels(len(self.x))
         inputs = [slider(f, float(v), low, high) for f, v in zip(labels, self.x, strict=True)]
         masks = {(n, c): slider(f"{c}", 1.0, 0.0, 1.0) for n in self.layers for c in self.live[n]}
         preset = widgets.Dropdown(options=list(PRESETS), value=self.preset, description="masks")

@@ -1,34 +1,69 @@
 // The mathematics of the explorer: no DOM here. Shapes follow the package: W (d_out, d_in),
 // U (d_out, C), V (C, d_in), all row-major; one input at a time; sums run in double precision.
 
-const decode = (text, length) => {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+
+// Two ways in which numbers travel: exact float32, byte plane by byte plane; or as multiples q of
+// 2^-digits, each with L zeros, then |q| / 2^low + 1 in L + 1 bits, `low` bits more, and the sign.
+export function decode(data, length) {
+  if (typeof data !== "string") return unpack(data, length);
+  const bytes = bytesOf(data);
   if (bytes.length !== 4 * length) throw new Error(`array of ${bytes.length} bytes, not ${4 * length}`);
   const view = new DataView(new ArrayBuffer(bytes.length)); // from byte planes back to numbers
   bytes.forEach((byte, k) => view.setUint8(4 * (k % length) + Math.floor(k / length), byte));
   return Float64Array.from({ length }, (_, i) => view.getFloat32(4 * i, true));
-};
+}
+
+function unpack({ digits, low, bits }, length) {
+  const bytes = bytesOf(bits);
+  let at = 0;
+  const bit = () => (bytes[at >> 3] >> (7 - (at++ & 7))) & 1;
+  const values = Float64Array.from({ length }, () => {
+    let zeros = 0;
+    while (!bit()) if (++zeros > 64) throw new Error(`array of ${bytes.length} bytes ends too soon`);
+    let q = 1;
+    for (let k = zeros + low; k > 0; k--) q = 2 * q + bit();
+    q -= 2 ** low;
+    return (q && bit() ? -q : q) / 2 ** digits;
+  });
+  if (Math.ceil(at / 8) !== bytes.length) throw new Error(`array of ${bytes.length} bytes, not ${Math.ceil(at / 8)}`);
+  return values;
+}
 
 export const transpose = (A, rows, cols) =>
   Float64Array.from({ length: A.length }, (_, i) => A[(i % rows) * cols + Math.floor(i / rows)]);
 
-// A (rows, cols) times v, written into out; `scale` multiplies v entry by entry (the mask).
+// A (rows, cols) times v, added to out; `scale` multiplies v entry by entry (the mask).
 export function apply(A, v, out, scale = null) {
   const cols = v.length;
   for (let i = 0, k = 0; i < out.length; i++) {
     let sum = 0;
     if (scale) for (let j = 0; j < cols; j++, k++) sum += A[k] * v[j] * scale[j];
     else for (let j = 0; j < cols; j++, k++) sum += A[k] * v[j];
-    out[i] = sum;
+    out[i] += sum;
   }
   return out;
 }
 
-function product(A, B, rows, inner, cols) {
-  const out = new Float64Array(rows * cols);
-  for (let i = 0; i < rows; i++)
-    for (let k = 0; k < inner; k++)
-      for (let j = 0; j < cols; j++) out[i * cols + j] += A[i * inner + k] * B[k * cols + j];
+// A (rows, cols), transposed, times v, added to out.
+export function applyTransposed(A, v, out) {
+  const cols = out.length;
+  for (let i = 0; i < v.length; i++)
+    if (v[i] !== 0) for (let j = 0, k = i * cols; j < cols; j++, k++) out[j] += v[i] * A[k];
+  return out;
+}
+
+// A matrix (rows, …) cut after its first `cols` columns.
+export function split(A, rows, cols) {
+  const all = A.length / rows;
+  const pick = (from, to) => Float64Array.from({ length: rows * (to - from) }, (_, i) => A[Math.floor(i / (to - from)) * all + from + (i % (to - from))]);
+  return [pick(0, cols), pick(cols, all)];
+}
+
+// A symmetric matrix from its rows' parts right of the diagonal and on it.
+function symmetric(upper, n) {
+  const out = new Float64Array(n * n);
+  for (let i = 0, k = 0; i < n; i++) for (let j = i; j < n; j++, k++) out[i * n + j] = out[j * n + i] = upper[k];
   return out;
 }
 
@@ -56,86 +91,99 @@ export function logit(gate, c, h) {
   return sum;
 }
 
-const activations = { none: (z) => z, relu: (z) => Math.max(z, 0) };
+export const activations = { none: (z) => z, relu: (z) => Math.max(z, 0) };
 
 export function readGate({ d_gate, w_in, b_in, w_out, b_out }, C) {
   const [a, b, c] = [w_in, b_in, w_out].map((text) => decode(text, C * d_gate));
   return { d_gate, w_in: a, b_in: b, w_out: c, b_out: decode(b_out, C) };
 }
 
-function readLayer(raw, earlier) {
+// Every kind of model is a list of layers, each reading a sum over sources: `from` names them, −1 the
+// input, else an earlier layer. V (and W) hold one matrix a source. Layers are of two sorts:
+// - most write U diag(m) h in the coordinates of what follows, plus a bias, through a ReLU or not;
+// - one that writes into a wide residual stream has no U: it hands on its coefficients, [0 | a] in
+//   the target and [m h | 0] in the masked model, and whoever reads the stream has the products of
+//   its own rows with [U | W]. Exact, and nothing as long as the stream travels. The last such
+//   reader gives the output: `out`.
+// Where not all subcomponents are shown (`payload.rest`) the others stay on: W + U diag(m − 1) V.
+function readLayer(raw, l, earlier, widths, n) {
   const { d_out, d_in, C } = raw;
+  const from = raw.from ?? [l - 1];
+  const blocks = (list, rows) => list.map((text, k) => decode(text, rows * (from[k] < 0 ? n : widths[from[k]])));
   // A tied layer is the transpose of an earlier one and travels once (its gates are its own).
   const twin = raw.tied && earlier.find((layer) => layer.name === raw.tied);
-  const layer = {
-    ...raw,
-    W: twin ? transpose(twin.W, d_in, d_out) : decode(raw.W, d_out * d_in),
-    bias: raw.bias ? decode(raw.bias, d_out) : new Float64Array(d_out),
-  };
+  const layer = { ...raw, from, bias: raw.bias ? decode(raw.bias, d_out) : null };
+  widths.push(raw.writes ? C + d_in : d_out);
+  if (raw.W) layer.W = blocks([raw.W].flat(), d_out);
+  if (twin) layer.W = [transpose(twin.W[0], d_in, d_out)];
   if (!C) return layer;
-  layer.U = twin ? transpose(twin.V, C, d_out) : decode(raw.U, d_out * C);
-  layer.V = twin ? transpose(twin.U, d_in, C) : decode(raw.V, C * d_in);
+  if (!raw.writes) layer.U = twin ? transpose(twin.V[0], C, d_out) : decode(raw.U, d_out * C);
+  layer.V = twin ? [transpose(twin.U, d_in, C)] : blocks([raw.V].flat(), C);
   if (raw.gate) layer.gate = readGate(raw.gate, C);
   if (raw.source) layer.source = decode(raw.source, C);
   return layer;
 }
 
-// Kinds of model. Each gives `run(model, x, linear)`, where linear(l, a) is what layer l makes of its
-// input a: the target passes W a, the masked model U diag(m) V a. A new kind is one more entry.
-const kinds = {
-  chain: (model, x, linear) => {
-    let a = x;
-    model.layers.forEach((layer, l) => (a = linear(l, a).map((z, i) => z + layer.bias[i])));
-    return a;
-  },
-};
-
 export function build(payload) {
   if (payload.format !== 1) throw new Error(`payload format ${payload.format} is not known`);
-  if (!kinds[payload.kind]) throw new Error(`model kind ${payload.kind} is not known`);
-  const layers = [];
-  for (const raw of payload.layers) layers.push(readLayer(raw, layers));
-  const model = { layers, run: kinds[payload.kind], act: activations[payload.activation] };
-  // What one unit written by layer l adds to the last pre-activation when all later masks are 1.
-  let down = null;
-  for (const layer of layers.toReversed()) {
-    if (!layer.C) break;
-    const { U, V, C, d_in, d_out } = layer;
-    const last = layers.at(-1).d_out;
-    layer.reach = down ? product(down, U, last, d_out, C) : U;
-    down = product(layer.reach, V, last, C, d_in);
+  const [layers, widths] = [[], []];
+  const n = payload.out?.n ?? payload.layers[0].d_in;
+  payload.layers.forEach((raw, l) => layers.push(readLayer(raw, l, layers, widths, n)));
+  const model = { layers, widths, rest: Boolean(payload.rest), act: activations[payload.activation] };
+  if (payload.out) {
+    const { from, embed, V } = payload.out;
+    model.out = { n, from, V: [symmetric(decode(embed, (n * (n + 1)) / 2), n), ...V.map((text, k) => decode(text, n * widths[from[k + 1]]))] };
   }
+  // From this layer on the output is affine in each mask.
+  model.affine = layers.findLastIndex((layer) => layer.relu) + 1;
   return model;
 }
 
 export const ones = (model) => model.layers.map((layer) => new Float64Array(layer.C).fill(1));
 
+const sum = (blocks, inputs, rows) => blocks.reduce((out, A, k) => apply(A, inputs[k], out), new Float64Array(rows));
+
+// What stands in the diagonal between U and V: the masks, less 1 where W itself stays.
+export const strength = (model, masks) => (model.rest ? masks.map((m) => m - 1) : masks);
+
+// One pass on x, the target's where masks is null, else the masked model's: the input a, h = V a and
+// pre-activation of each layer, the last pre-activation z, the output.
+function pass(model, x, masks) {
+  const [acts, h, pre, values] = [[], [], [], []];
+  const inputsOf = (from) => from.map((k) => (k < 0 ? x : values[k]));
+  model.layers.forEach((layer, l) => {
+    const { C, U, V, W, d_out } = layer;
+    const inputs = inputsOf(layer.from);
+    acts.push(inputs[0]);
+    h.push(C ? sum(V, inputs, C) : []);
+    const m = masks && strength(model, masks[l]);
+    const whole = !masks || model.rest; // W itself takes part
+    let z = new Float64Array(layer.writes ? C + inputs[0].length : d_out);
+    if (layer.writes) {
+      if (masks) z.set(h[l].map((v, c) => m[c] * v));
+      if (whole) z.set(inputs[0], C);
+    } else {
+      if (whole) z = sum(W, inputs, d_out);
+      if (masks) apply(U, h[l], z, m);
+    }
+    if (layer.bias) z = z.map((v, i) => v + layer.bias[i]);
+    pre.push(z);
+    values.push(layer.relu ? z.map(activations.relu) : z);
+  });
+  const z = model.out ? sum(model.out.V, inputsOf(model.out.from), x.length) : pre.at(-1);
+  return { acts, h, pre, z, output: z.map(model.act) };
+}
+
 // The target on x: activations a before each layer, h = V a, logits, importances g, and the output.
 // `table` gives the importances of hand-built layers that have no importance function.
 export function target(model, x, table = null) {
-  const acts = [];
-  const z = model.run(model, Float64Array.from(x), (l, a) => {
-    acts.push(a);
-    return apply(model.layers[l].W, a, new Float64Array(model.layers[l].d_out));
-  });
-  const h = model.layers.map((layer, l) => (layer.C ? apply(layer.V, acts[l], new Float64Array(layer.C)) : []));
+  const on = pass(model, Float64Array.from(x), null);
   const gamma = model.layers.map((layer, l) =>
-    h[l].map((value, c) => (layer.gate ? logit(layer.gate, c, value) : table ? table[l][c] : 0)));
-  return { acts, h, gamma, g: gamma.map((v) => v.map(clamp01)), z, output: z.map(model.act) };
+    on.h[l].map((value, c) => (layer.gate ? logit(layer.gate, c, value) : table ? table[l][c] : 0)));
+  return { ...on, gamma, g: gamma.map((v) => v.map(clamp01)) };
 }
 
-// The masked model on x: W replaced by U diag(m) V in every layer.
-export function masked(model, x, masks) {
-  const h = [];
-  const acts = [];
-  const z = model.run(model, Float64Array.from(x), (l, a) => {
-    const { U, V, C, d_out } = model.layers[l];
-    acts.push(a);
-    h.push(apply(V, a, new Float64Array(C)));
-    return apply(U, h[l], new Float64Array(d_out), masks[l]);
-  });
-  return { acts, h, z, output: z.map(model.act) };
-}
+export const masked = (model, x, masks) => pass(model, Float64Array.from(x), masks);
 
 export function difference(a, b) {
   let max = 0;
@@ -145,98 +193,6 @@ export function difference(a, b) {
     sum += (a[i] - b[i]) ** 2;
   }
   return { max, mse: sum / a.length };
-}
-
-// How far one mask can be pulled down from 1, every other mask being 1, before some output is off by
-// more than `limit`. The last pre-activation is affine in that mask, so each output allows an
-// interval and the answer is exact. `full` is masked(model, x, ones(model)). Returns per layer the
-// mask value at which the output breaks; null where even 0 does not break it.
-export function breakPoints(model, full, want, limit) {
-  const relu = model.act === activations.relu;
-  return model.layers.map((layer, l) => Array.from({ length: layer.C }, (_, c) => {
-    let drop = Infinity;
-    for (let o = 0; o < want.length; o++) {
-      const slope = layer.reach[o * layer.C + c] * full.h[l][c];
-      const low = relu && want[o] <= limit ? -Infinity : want[o] - limit;
-      const room = slope > 0 ? full.z[o] - low : want[o] + limit - full.z[o];
-      if (slope !== 0) drop = Math.min(drop, Math.max(0, room) / Math.abs(slope));
-    }
-    return drop > 1 ? null : 1 - drop;
-  }));
-}
-
-// Slope of pre-activation `o` in the masks of layer `l`, at the masks given: the chain rule by hand.
-function slopes(model, run, masks, o, l) {
-  let back = new Float64Array(model.layers.at(-1).d_out);
-  back[o] = 1;
-  for (let k = model.layers.length - 1; ; k--) {
-    const { U, V, C, d_in, d_out } = model.layers[k];
-    const write = new Float64Array(C);
-    for (let i = 0; i < d_out; i++)
-      if (back[i] !== 0) for (let c = 0; c < C; c++) write[c] += back[i] * U[i * C + c];
-    if (k === l) return write.map((w, c) => w * run.h[l][c]);
-    back = new Float64Array(d_in);
-    for (let c = 0; c < C; c++)
-      if (masks[k][c] !== 0) for (let j = 0; j < d_in; j++) back[j] += write[c] * masks[k][c] * V[c * d_in + j];
-  }
-}
-
-// Worst allowed masks (g ≤ m ≤ 1): those that move some output furthest. An output is affine in each
-// single mask, and |activation − wanted| is quasi-convex in it, so a corner is never beaten: masks
-// are only ever g or 1. Two searches share this:
-// - every corner of the subcomponents in `free`, a list of [layer, c], the others as in `start`;
-// - ascent: for one output and one direction, the best masks of one layer given the others are read
-//   off the signs of the slopes, exactly; repeat over layers until nothing moves.
-export function corners(model, x, ideal, free, start) {
-  const masks = start.map((m) => m.slice());
-  let best = { max: -1 };
-  for (let code = 0; code < 2 ** free.length; code++) {
-    free.forEach(([l, c], k) => (masks[l][c] = (code >> k) & 1 ? 1 : ideal.g[l][c]));
-    const { max } = difference(masked(model, x, masks).output, ideal.output);
-    if (max > best.max) best = { max, masks: masks.map((m) => m.slice()) };
-  }
-  return best;
-}
-
-export function ascend(model, x, ideal, start, outputs = null) {
-  let best = { max: difference(masked(model, x, start).output, ideal.output).max, masks: start };
-  const reached = [];
-  for (const o of outputs ?? ideal.output.keys())
-    for (const sign of [1, -1]) {
-      const masks = start.map((m) => m.slice());
-      for (let moved = true, pass = 0; moved && pass < 20; pass++) {
-        moved = false;
-        for (let l = 0; l < masks.length; l++) {
-          const slope = slopes(model, masked(model, x, masks), masks, o, l);
-          masks[l].forEach((m, c) => {
-            const to = sign * slope[c] > 0 ? 1 : ideal.g[l][c];
-            if (slope[c] * (to - m) !== 0) moved = true;
-            masks[l][c] = to;
-          });
-        }
-      }
-      const { max } = difference(masked(model, x, masks).output, ideal.output);
-      reached.push([max, o]);
-      if (max > best.max) best = { max, masks };
-    }
-  return { ...best, reached };
-}
-
-// Up to 14 free subcomponents (those in `candidates` with g < 1): all corners, then ascent over the
-// rest from the best one. More: ascent also from random corners, for the outputs that moved most.
-// `exact` says that nothing was left out.
-export function worst(model, x, ideal, candidates, random, starts = 4) {
-  const free = candidates.filter(([l, c]) => ideal.g[l][c] < 1);
-  const rest = ideal.g.reduce((n, g) => n + g.filter((v) => v < 1).length, 0) - free.length;
-  const all = ones(model);
-  let best = ascend(model, x, ideal, all);
-  const promising = new Set(best.reached.sort((a, b) => b[0] - a[0]).slice(0, 4).map(([, o]) => o));
-  const consider = (found) => (best = found.max > best.max ? found : best);
-  if (free.length <= 14) consider(ascend(model, x, ideal, corners(model, x, ideal, free, all).masks));
-  else
-    for (let k = 0; k < starts; k++)
-      consider(ascend(model, x, ideal, all.map((m, l) => m.map((_, c) => (random() < 0.5 ? ideal.g[l][c] : 1))), promising));
-  return { ...best, exact: free.length <= 14 && rest === 0 };
 }
 
 // Allowed masks m = g + (1 − g) r for a source r in [0, 1].

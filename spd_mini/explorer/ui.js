@@ -99,7 +99,8 @@ export function start(name, view) {
   draw();
 }
 
-// Pointing at anything with a data-key lights everything with the same key.
+// Pointing at anything with a data-key lights everything with the same key. A view may point, too:
+// "spd-point" with the key as detail; it hears of every change by "spd-light".
 function lightUp(root) {
   let now = null;
   const light = (key) => {
@@ -115,6 +116,7 @@ function lightUp(root) {
   root.addEventListener("pointerleave", () => light(keyOf(root.contains(document.activeElement) && document.activeElement)));
   root.addEventListener("focusin", (e) => light(keyOf(e.target)));
   root.addEventListener("focusout", () => light(null));
+  root.addEventListener("spd-point", (e) => light(e.detail));
 }
 
 // Repeats `step` about eight times a second while on. With reduced motion: once a press.
@@ -173,13 +175,14 @@ export function plane(label, reach, size = 220) {
 }
 
 // Pairs of bars: `want` in ink, `have` in the masked model's colour, numbers beside them in the
-// warning colour where the two are further apart than `limit`. The bars span [low, top].
-export function bars(labels, { low = 0, top, limit = Infinity }) {
+// warning colour where the two are further apart than `limit`. The bars span [low, top]. Plain: bars only.
+export function bars(labels, { low = 0, top, limit = Infinity, plain = false }) {
   const span = top - low;
   const rows = labels.map((label) => {
     const [ink, mine] = ["is-target", "is-masked"].map((kind) => el("span", { class: `spd-bar ${kind}`, style: `--z:${-low / span}` }));
     const numbers = el("span", { class: "spd-numbers" });
-    const root = el("div", { class: "spd-row spd-out" }, el("span", { class: "spd-name" }, label), el("span", { class: "spd-bars" }, ink, mine), numbers);
+    const both = el("span", { class: "spd-bars" }, ink, mine);
+    const root = el("div", { class: "spd-row spd-out" }, ...(plain ? [both] : [el("span", { class: "spd-name" }, label), both, numbers]));
     return { root, ink, mine, numbers };
   });
   const place = (bar, v) => style(bar, "--w", Math.min(top, Math.max(low, v)) / span);
@@ -188,7 +191,7 @@ export function bars(labels, { low = 0, top, limit = Infinity }) {
     set: (want, have) => rows.forEach((row, j) => {
       place(row.ink, want[j]);
       place(row.mine, have[j]);
-      write(row.numbers, `${fixed(want[j])} | ${fixed(have[j])}`);
+      if (!plain) write(row.numbers, `${fixed(want[j])} | ${fixed(have[j])}`);
       row.root.classList.toggle("is-off", Math.abs(want[j] - have[j]) > limit);
     }),
   };
@@ -225,6 +228,9 @@ export function named(name, options) {
 // A short piece of line, for legends.
 export const lineKey = (look) => svg("svg", { viewBox: "0 0 36 8", class: "spd-key", "aria-hidden": "true" }, svg("path", { d: "M0 4H36", ...look }));
 
+// Width for a drawing across the whole explorer, so that its text keeps its size.
+export const across = (root) => Math.min(760, Math.max(300, root.clientWidth - 34));
+
 // A plot: x in [x0, x1], y in [y0, y1], lines that can be redrawn.
 export function plot(label, [x0, x1], [y0, y1], { width = 340, height = 210, yTicks = [], xTicks = [] } = {}) {
   const [left, bottom, right, top] = [34, height - 20, width - 8, 8];
@@ -249,7 +255,7 @@ export function plot(label, [x0, x1], [y0, y1], { width = 340, height = 210, yTi
     return { node, set };
   };
   const point = (props) => circle(root, (x, y) => [px(x), py(y)], { r: 4.5, ...props });
-  return { root, line, point };
+  return { root, line, point, place: (x, y) => [px(x), py(y)] };
 }
 
 // Heat map, one coloured row per subcomponent: `values` (rows × cols), shown by opacity.
@@ -273,7 +279,8 @@ export function heat(label, rows, cols, slots, keys) {
     }
     style(cell, "opacity", opacity);
   };
-  return { root, set };
+  const fade = (i, strength) => style(lines[i], "fill-opacity", strength); // a whole row at once
+  return { root, set, fade };
 }
 
 // The last values of a number as a line, with the limit dashed: a flat line is a story too.

@@ -1,11 +1,11 @@
 // View "columns": which columns of the first weight matrix an input uses.
 import * as M from "./model.js";
-import { bars, button, el, fixed, heads, hue, named, panel, picture, plane, plural, style, svg, write } from "./ui.js";
+import { bars, button, el, heads, hue, named, panel, picture, plane, plural, style, svg, write } from "./ui.js";
 
 export function view({ root, payload, redraw }) {
   const model = M.build(payload);
   const { min, max, value: home } = payload.input;
-  const { W, d_in, d_out } = model.layers[0];
+  const { W: [W], d_in, d_out } = model.layers[0];
   const random = M.generator(payload.seed);
   const state = { x: Float64Array.from(home) };
   const set = (values) => {

@@ -1,5 +1,6 @@
 // View "cube": hand-built decompositions of one small target, tried by masks within the rules.
 import * as M from "./model.js";
+import { corners } from "./search.js";
 import { bars, button, choices, el, fixed, heads, hue, panel, picture, select, shaker, slider, small, style, sub, svg, write } from "./ui.js";
 
 const GRID = 21; // points a side of the error map
@@ -30,7 +31,7 @@ export function view({ root, payload, redraw }) {
     let sum = 0;
     for (let k = 0; k < DRAWS; k++) sum += error(M.fromSource(ideal.g, on.map((m) => m.map(draw))));
     const free = units.filter((unit) => floor(unit) < 1);
-    return [alone, sum / DRAWS, M.corners(model, ideal.acts[0], ideal, free, on)];
+    return [alone, sum / DRAWS, corners(model, ideal.acts[0], ideal, free, on)];
   }
   const names = ["one mask at a time, all the way down", `random masks, mean of ${DRAWS}`, "worst case"];
   const results = names.map((name) => {

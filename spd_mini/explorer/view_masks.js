@@ -1,6 +1,8 @@
 // View "masks": input → what each subcomponent detects → its mask → what it writes → output.
 import * as M from "./model.js";
-import { attribute, bars, button, dash, el, fixed, heads, heat, hue, outputName, picture, plane, plural, shaker, signed, slider, small, style, sub, trace, write } from "./ui.js";
+import { arrows, shares } from "./pictures.js";
+import { breakPoint, breakPoints, worst } from "./search.js";
+import { attribute, bars, button, el, fixed, heads, hue, outputName, picture, plural, shaker, signed, slider, small, style, trace, write } from "./ui.js";
 
 export function view({ root, payload, redraw }) {
   const model = M.build(payload);
@@ -10,16 +12,19 @@ export function view({ root, payload, redraw }) {
   const random = M.generator(payload.seed);
   const freshSource = () => model.layers.map((layer) => Float64Array.from({ length: layer.C }, random));
   const candidates = model.layers.flatMap((layer, l) => layer.live.map((c) => [l, c]));
+  const idOf = (l, c) => model.layers[l].ids?.[c] ?? c; // its index in the package
   const keyOf = (l, c) => {
     const i = model.layers[l].live.indexOf(c);
     return i < 0 ? `dead-${l}-${c}` : `s${model.layers[l].slots[i]}`;
   };
 
   // --- state -------------------------------------------------------------------------------
-  const state = { x: Float64Array.from(home), preset: "random", source: model.layers.map((layer) => layer.source), masks: null, held: new Set() };
+  const state = { x: Float64Array.from(home), preset: "random", source: model.layers.map((layer) => layer.source), masks: null, held: new Set(), open: new Set() };
   let ideal; // the target on x: h, g, output
   let now; // the masked model
   let stale = true; // x changed since `ideal` was computed
+  let points; // where each mask alone breaks the output, as far as known
+  let lit = null; // key of what the reader points at
 
   // Masks that follow from the preset; a mask that the reader moved stays where it was put.
   function settle() {
@@ -33,7 +38,7 @@ export function view({ root, payload, redraw }) {
     state.masks = next;
   }
   function attack() {
-    const found = M.worst(model, state.x, ideal, candidates, M.generator(payload.seed), 2);
+    const found = worst(model, state.x, ideal, candidates, M.generator(payload.seed), 2);
     const free = candidates.filter(([l, c]) => ideal.g[l][c] < 1).length;
     const how = free <= 14 ? `every corner of ${plural(free, "free live mask")} tried, then the unused ones` : "steepest steps from several corners";
     // How much of it is the doing of the live pieces? The same masks, with the unused ones left on.
@@ -77,6 +82,7 @@ export function view({ root, payload, redraw }) {
   };
   const reset = () => {
     state.x.set(home);
+    state.open = new Set([...home.keys()].filter((j) => home[j]));
     stale = true;
     choose("random");
   };
@@ -97,50 +103,87 @@ export function view({ root, payload, redraw }) {
   const say = (text) => write(message, text);
   let silence = null;
 
+  // With many features, buttons switch them on, and sliders show for those that are.
+  const only = (j, v = 0.75) => {
+    state.x.fill(0);
+    state.open.clear();
+    set(j, v);
+  };
+  const set = (j, v) => {
+    state.x[j] = v;
+    state.open[v ? "add" : "delete"](j);
+    changeInput();
+  };
+  const drawInput = () => {
+    only(Math.floor(random() * home.length), max * (0.3 + 0.7 * random()));
+    for (let k = 0; k < 2; k++) set(Math.floor(random() * home.length), min + (max - min) * random());
+  };
   const inputs = Array.from(home, (value, j) => {
-    const control = slider({ label: `input ${payload.labels[j]}`, min, max, value, oninput: (v) => {
+    const name = payload.labels[j];
+    const control = slider({ label: `input ${name}`, min, max, value, oninput: (v) => {
       state.x[j] = v;
       changeInput();
     } });
-    const only = button(payload.labels[j], () => {
-      state.x.fill(0);
-      state.x[j] = 0.75;
-      changeInput();
-    }, { class: "spd-name", title: `only ${payload.labels[j]} on, at 0.75`, "aria-label": `only ${payload.labels[j]} on` });
-    return { control, root: el("div", { class: "spd-row spd-in" }, only, control.track, control.output) };
+    const pick = dense
+      ? button(name, () => set(j, state.open.has(j) ? 0 : 0.75), { title: `${name} on or off`, "aria-label": `${name} on` })
+      : button(name, () => only(j), { class: "spd-name", title: `only ${name} on, at 0.75`, "aria-label": `only ${name} on` });
+    if (value) state.open.add(j);
+    const row = el("div", { class: "spd-row spd-in" }, dense ? el("span", { class: "spd-name" }, name) : pick, control.track, control.output);
+    return { pick, row, set: () => {
+      control.set(state.x[j]);
+      if (!dense) return;
+      if (row.hidden === state.open.has(j)) row.hidden = !row.hidden;
+      attribute(pick, "aria-pressed", String(state.open.has(j)));
+    } };
   });
+
+  // What it takes to break the output by this mask alone; searched for where it is not known yet.
+  function pointOf(l, c, search) {
+    if (points[l][c] === undefined && search) points[l][c] = breakPoint(model, state.x, ideal.output, limit, l, c);
+    return points[l][c];
+  }
 
   function maskRow(l, c) {
     const layer = model.layers[l];
     const i = layer.live.indexOf(c);
     const slot = i < 0 ? null : layer.slots[i];
-    const chip = el("span", { class: "spd-chip" }, String(c));
-    const h = el("span", { class: "spd-h" });
-    const note = el("span", { class: "spd-note" });
+    const id = idOf(l, c);
+    const chip = el("span", { class: "spd-chip" }, String(id));
+    const [h, note] = ["spd-h", "spd-note"].map((name) => (dense ? "" : el("span", { class: name })));
     const marks = [el("span", { class: "spd-floor" }), el("span", { class: "spd-g" }), el("span", { class: "spd-break" })];
-    const control = slider({ label: `mask of subcomponent ${c} in ${layer.label}`, value: state.masks[l][c], oninput: (m) => move(l, c, m), aside: marks });
+    const control = slider({ label: `mask of subcomponent ${id} in ${layer.label}`, value: state.masks[l][c], oninput: (m) => move(l, c, m), aside: marks });
     const row = el("div", { class: "spd-row spd-mask", "data-key": keyOf(l, c), style: `--hue:${hue(slot)}` }, chip, h, control.track, control.output, note);
-    let broken;
+    const limits = (search) => {
+      const [g, broken] = [ideal.g[l][c], pointOf(l, c, search)];
+      style(control.track, "--g", g);
+      style(control.track, "--b", broken ?? -1);
+      row.classList.toggle("is-safe", broken == null);
+      const alone = broken === undefined ? "" : broken === null ? "alone cannot break it" : `alone breaks below ${fixed(broken)}`;
+      attribute(control.input, "aria-description", `Reads ${fixed(ideal.h[l][c])}; importance ${fixed(g)}. ${alone.replace("alone", "Alone it")}`);
+      const text = `g ${fixed(g)}${alone && ` · ${alone}`}`;
+      if (dense) return text;
+      write(h, signed(ideal.h[l][c]));
+      write(note, text);
+    };
     return {
       row,
-      set: (full) => {
-        if (full) {
-          const g = ideal.g[l][c];
-          broken = full[l][c];
-          style(control.track, "--g", g);
-          style(control.track, "--b", broken ?? -1);
-          row.classList.toggle("is-safe", broken === null);
-          write(h, signed(ideal.h[l][c]));
-          write(note, `g ${fixed(g)} · alone ${broken === null ? "cannot break it" : `breaks below ${fixed(broken)}`}`);
-          const alone = broken === null ? "Alone it cannot break the output." : `Alone it breaks the output below ${fixed(broken)}.`;
-          attribute(control.input, "aria-description", `Reads ${fixed(ideal.h[l][c])}; importance ${fixed(g)}. ${alone}`);
-        }
+      key: keyOf(l, c),
+      set: (fresh, search) => {
+        if (fresh) limits(search && ideal.g[l][c] > 0.1);
         const m = state.masks[l][c];
         control.set(m);
         row.classList.toggle("is-held", state.held.has(`${l}-${c}`));
         row.classList.toggle("is-forbidden", m < ideal.g[l][c] - 0.005);
       },
+      tell: () => `${id}: m ${fixed(state.masks[l][c])} · reads ${signed(ideal.h[l][c])} · ${limits(true)}`,
     };
+  }
+
+  // What a layer says while nothing is pointed at: how many are live, and which matter now.
+  function summary(layer, l) {
+    const on = layer.live.filter((c) => ideal.g[l][c] > 0.1);
+    const some = on.slice(0, 4).map((c) => `${idOf(l, c)} (g ${fixed(ideal.g[l][c])})`).join(", ");
+    return `${layer.live.length} live; important on this input: ${on.length ? some : "none"}${on.length > 4 ? ` and ${on.length - 4} more` : ""}`;
   }
 
   function layerPanel(layer, l) {
@@ -151,93 +194,34 @@ export function view({ root, payload, redraw }) {
       if (fold.childElementCount > 1) return;
       const more = dead.map((c) => maskRow(l, c));
       fold.append(el("div", { class: "spd-rows" }, ...more.map((row) => row.row)));
-      rows.push(...more.map((row) => ({ ...row, set: (full) => fold.open && row.set(full) })));
+      rows.push(...more.map((row) => ({ ...row, set: (...how) => fold.open && row.set(...how) })));
       redraw();
     });
     fold.addEventListener("toggle", changeInput);
-    const drawing = layer.picture === "plane" ? arrows(layer, l) : shares(layer, l);
+    const drawing = (layer.picture === "plane" ? arrows : shares)(board, l);
+    const hand = el("p", { class: "spd-hand" });
+    const stays = model.rest ? el("p", { class: "spd-hand" }, `Not shown: ${plural(payload.rest[l], "subcomponent")} never important, and what UV leaves of W. They stay on.`) : "";
     const panel = el("section", { class: "spd-panel", "aria-label": `layer ${layer.label}` },
       el("h4", {}, layer.label, el("small", {}, ` ${layer.d_out} × ${layer.d_in}`)),
-      heads("c", "reads", "mask m"),
-      el("div", { class: "spd-rows" }, ...rows.map((row) => row.row)),
-      dead.length ? fold : "", drawing.figure);
-    return { panel, set: (full) => {
-      rows.forEach((row) => row.set(full));
+      dense ? hand : heads("c", "reads", "mask m"),
+      el("div", { class: "spd-board" }, el("div", {}, el("div", { class: "spd-rows" }, ...rows.map((row) => row.row)),
+        dead.length ? fold : "", stays), drawing.figure));
+    return { panel, set: (...how) => {
+      rows.forEach((row) => row.set(...how));
       drawing.set();
+    }, tell: () => {
+      if (dense) write(hand, rows.find((row) => row.key === lit)?.tell() ?? summary(layer, l));
     } };
-  }
-
-  // Columns of W (rows, where W writes out of the plane) as ink arrows; each subcomponent's share of
-  // them in its colour, scaled by its mask; the hidden vector of target and masked model as dots.
-  function arrows(layer, l) {
-    const { U, V, W, C, d_in, d_out } = layer;
-    const writes = d_out === 2;
-    const n = writes ? d_in : d_out;
-    const entry = (A, j) => (writes ? [A[j], A[d_in + j]] : [A[2 * j], A[2 * j + 1]]);
-    const piece = (c, j) => (writes ? [U[c] * V[c * d_in + j], U[C + c] * V[c * d_in + j]] : [U[j * C + c] * V[2 * c], U[j * C + c] * V[2 * c + 1]]);
-    const columns = Array.from({ length: n }, (_, j) => entry(W, j));
-    const reach = Math.max(...columns.map(([a, b]) => Math.hypot(a, b))) * 1.1;
-    const board = plane(`${writes ? "columns" : "rows"} of ${layer.label} as arrows, with what each subcomponent contributes to them`, reach);
-    const drawn = [];
-    layer.live.forEach((c, i) => {
-      for (let j = 0; j < n; j++) {
-        const [a, b] = piece(c, j);
-        if (Math.hypot(a, b) < 0.06 * reach) continue;
-        const arrow = board.arrow({ class: "spd-piece", "data-key": keyOf(l, c), style: `stroke:${hue(layer.slots[i])}`, "stroke-dasharray": dash(layer.slots[i]) });
-        drawn.push({ arrow, c, a, b });
-      }
-    });
-    columns.forEach(([a, b], j) => {
-      board.arrow({ class: "spd-column" }).set(a, b);
-      board.text(writes && l > 0 ? `e${sub(j)}` : (writes ? payload.labels[j] : outputName(payload.labels[j])), a, b);
-    });
-    const dots = writes ? [board.dot({ class: "spd-dot is-target", r: 6 }), board.dot({ class: "spd-dot is-masked", r: 3.5 })] : [];
-    const what = writes ? "columns" : "rows";
-    const figure = picture(board.root, `Ink: ${what} of the weight. Colour: what each subcomponent gives, times its mask.${writes ? " Dots: the vector written now." : ""}`);
-    return { figure, set: () => {
-      for (const { arrow, c, a, b } of drawn) arrow.set(a * state.masks[l][c], b * state.masks[l][c]);
-      if (!writes) return;
-      const next = l + 1 < model.layers.length;
-      const ink = next ? ideal.acts[l + 1] : ideal.z;
-      const mine = next ? now.acts[l + 1] : now.z;
-      dots[0].set(ink[0], ink[1]);
-      dots[1].set(mine[0], mine[1]);
-    } };
-  }
-
-  // In higher dimensions: which share of each column (row) of W a subcomponent carries, as the
-  // projection of its piece on that column; a column's shares add up to 1.
-  function shares(layer, l) {
-    const { U, V, W, C, d_in, d_out } = layer;
-    const byColumn = d_out <= d_in;
-    const n = byColumn ? d_in : d_out;
-    const table = layer.live.map((c) => Array.from({ length: n }, (_, j) => {
-      let dot = 0;
-      let norm = 0;
-      for (let k = 0; k < (byColumn ? d_out : d_in); k++) {
-        const w = byColumn ? W[k * d_in + j] : W[j * d_in + k];
-        norm += w * w;
-        dot += w * (byColumn ? U[k * C + c] : V[c * d_in + k]);
-      }
-      return norm ? (dot * (byColumn ? V[c * d_in + j] : U[j * C + c])) / norm : 0;
-    }));
-    const what = byColumn ? "column" : "row";
-    const map = heat(`share of each ${what} of ${layer.label} that each subcomponent carries`, table.length, n, layer.slots, layer.live.map((c) => keyOf(l, c)));
-    const figure = picture(map.root, `Across: ${what}s of the weight. Down: subcomponents. Colour: the share of the ${what} each carries, times its mask.`);
-    const drawn = new Float64Array(table.length).fill(-1);
-    return { figure, set: () => table.forEach((shareOf, i) => {
-      const m = state.masks[l][layer.live[i]];
-      if (drawn[i] === m) return;
-      drawn[i] = m;
-      shareOf.forEach((share, j) => map.set(i, j, m * share));
-    }) };
   }
 
   // --- the page ------------------------------------------------------------------------------
   compute();
-  const out = bars(payload.labels.map(outputName), { low: payload.activation === "relu" ? 0 : -max * 1.15, top: max * 1.15, limit });
+  const [low, top] = payload.range;
+  const out = bars(payload.labels.map(outputName), { low, top, limit, plain: dense });
+  const most = el("p", { class: "spd-hand" });
+  const board = { model, state, keyOf, labels: payload.labels, passes: () => [ideal, now] };
   const panels = model.layers.map(layerPanel);
-  root.classList.toggle("is-dense", dense);
+  root.classList.toggle("is-board", dense);
   root.append(
     el("div", { class: "spd-controls" },
       el("div", { class: "spd-group", role: "group", "aria-label": "experiments" }, shake.node,
@@ -245,9 +229,11 @@ export function view({ root, payload, redraw }) {
       el("div", { class: "spd-group", role: "group", "aria-label": "presets for the masks" }, ...presetButtons.map(([, node]) => node), button("Reset", reset))),
     el("div", { class: "spd-status" }, el("div", {}, verdict, figures, message, spoken), picture(history.root, "largest change, last redraws")),
     el("div", { class: "spd-flow" },
-      el("section", { class: "spd-panel is-inputs", "aria-label": "input" }, el("h4", {}, "input"), heads("only", "value"), el("div", { class: "spd-rows" }, ...inputs.map((row) => row.root))),
+      el("section", { class: "spd-panel is-inputs", "aria-label": "input" }, el("h4", {}, "input"),
+        dense ? el("div", { class: "spd-picks" }, ...inputs.map((input) => input.pick), button("Draw an input", drawInput)) : heads("only", "value"),
+        el("div", { class: "spd-rows" }, ...inputs.map((input) => input.row))),
       ...panels.map((panel) => panel.panel),
-      el("section", { class: "spd-panel is-outputs", "aria-label": "output" }, el("h4", {}, "output"), heads("", "", "target | masked"), el("div", { class: "spd-rows" }, ...out.nodes))),
+      el("section", { class: "spd-panel is-outputs", "aria-label": "output" }, el("h4", {}, "output"), dense ? most : heads("", "", "target | masked"), el("div", { class: "spd-rows" }, ...out.nodes))),
     el("ul", { class: "spd-legend" },
       el("li", {}, "reads: h = V·a of the target"),
       el("li", {}, el("i", { class: "spd-swatch is-floor" }), "not allowed on this input (m < g)"),
@@ -260,10 +246,18 @@ export function view({ root, payload, redraw }) {
     const fresh = stale;
     compute();
     stale = false;
-    const full = fresh && M.breakPoints(model, M.masked(model, state.x, M.ones(model)), ideal.output, limit);
-    if (fresh) inputs.forEach((row, j) => row.control.set(state.x[j]));
-    panels.forEach((panel) => panel.set(full));
+    if (fresh) {
+      points = breakPoints(model, state.x, ideal.output, limit);
+      inputs.forEach((input) => input.set());
+    }
+    // Searching takes a while for each mask: at once for a few that matter, else for one pointed at.
+    const few = ideal.g.slice(0, model.affine).flatMap((g) => Array.from(g)).filter((g) => g > 0.1).length <= 3;
+    panels.forEach((panel) => {
+      panel.set(fresh, few);
+      panel.tell();
+    });
     out.set(ideal.output, now.output);
+    write(most, largest());
     const error = M.difference(now.output, ideal.output);
     const off = error.max > limit;
     const allowed = state.masks.every((layer, l) => layer.every((m, c) => m >= ideal.g[l][c] - 1e-9));
@@ -279,13 +273,27 @@ export function view({ root, payload, redraw }) {
       }, 1000);
   }
 
+  // The outputs to read off where bars are too many for numbers: what is large, or off.
+  function largest() {
+    const order = payload.labels.map((name, j) => [Math.max(Math.abs(ideal.output[j]), Math.abs(now.output[j])), j]).sort((a, b) => b[0] - a[0]);
+    const shown = order.slice(0, 4).filter(([size]) => size >= 0.05).map(([, j]) => `${outputName(payload.labels[j])} ${fixed(ideal.output[j])} | ${fixed(now.output[j])}`);
+    return `target | masked: ${shown.join(", ") || "nothing"}; all others within ±${fixed(order[shown.length]?.[0] ?? 0)}`;
+  }
+  root.addEventListener("spd-light", (e) => {
+    lit = e.detail;
+    panels.forEach((panel) => panel.tell());
+  });
+
   // For tests and the curious: the same mathematics on inputs and masks of your own.
   const forward = ({ x, masks }) => {
     const on = M.target(model, x);
     const m = masks ? masks.map((layer) => Float64Array.from(layer)) : M.ones(model);
     return { target: on.output, g: on.g, gamma: on.gamma, h: on.h, output: M.masked(model, x, m).output };
   };
-  const search = (x) => M.worst(model, x, M.target(model, x), candidates, M.generator(payload.seed));
-  const breaks = (x) => M.breakPoints(model, M.masked(model, x, M.ones(model)), M.target(model, x).output, limit);
+  const search = (x) => worst(model, x, M.target(model, x), candidates, M.generator(payload.seed));
+  const breaks = (x) => {
+    const want = M.target(model, x).output;
+    return breakPoints(model, x, want, limit).map((layer, l) => (l < model.affine ? Array.from({ length: model.layers[l].C }, (_, c) => breakPoint(model, x, want, limit, l, c)) : layer));
+  };
   return { draw, state, model, forward, search, breaks, ideal: () => ideal };
 }

@@ -10,6 +10,7 @@ from ..decomposition import Decomposition
 from ..importance import Gates
 from . import export
 from .html import Explorer
+from .packing import packed
 
 Snapshot = dict[str, Any]
 
@@ -70,7 +71,7 @@ def _case(case: Mapping[str, Any], activation: str) -> export.Payload:
         W, U, V = (torch.as_tensor(layer[k], dtype=torch.float32) for k in ("W", "U", "V"))
         bias = layer.get("bias")
         b = None if bias is None else torch.as_tensor(bias, dtype=torch.float32)
-        layers.append(export.weights_payload(layer["name"], W, b, U, V))
+        layers.append(packed(export.weights_payload(layer["name"], W, b, U, V)))
     sizes = [layer["C"] for layer in layers]
     if sum(sizes) > 12:
         raise ValueError(
@@ -97,7 +98,6 @@ def _case(case: Mapping[str, Any], activation: str) -> export.Payload:
         inputs.append({"label": one["label"], "x": x.tolist(), "g": [v.tolist() for v in g]})
     return {
         "format": 1,
-        "kind": "chain",
         "activation": activation,
         "layers": layers,
         "name": name,
@@ -113,8 +113,8 @@ def snapshot(step: int, d: Decomposition, losses: Mapping[str, float] | None = N
     losses: by default the last entries of `d.history`. A chapter that trains by itself can make the
     same dictionary: "step"; "losses"; "U", "V" by layer; "g" by layer, (n_features, C) on probes.
     """
-    _, names = export.layer_order(d)
-    g = d.causal_importance(export.probes(d.weight[names[0]].shape[1]))
+    structure, names = export.layer_order(d)
+    g = d.causal_importance(export.probes(structure["features"]))
     if losses is None:
         losses = {k: v[-1] for k, v in d.history.items() if k != "step" and v}
     clone = {
@@ -208,23 +208,24 @@ def gate(d: Decomposition, name: str, c: int | None = None, title: str | None = 
     name: a decomposed layer; c: a live subcomponent to start with, by default the first. Raises
     ValueError for unknown layers, for a c that is not live, and where nothing is live.
     """
-    _, names = export.layer_order(d)
+    structure, names = export.layer_order(d)
     if name not in names:
         raise ValueError(f"no decomposed layer '{name}'; there are {names}")
-    n = d.weight[names[0]].shape[1]
-    live = export.live_order(d, name, n)
+    n = structure["features"]
+    importances = export.importances(d, export.probes(n))[name]
+    live = export.live_order(importances)
     if not live or (c is not None and c not in live):
         raise ValueError(f"subcomponent {c} of '{name}' is not live; live are {live}")
     chosen = live[0] if c is None else c
     h = d.inner(torch.cat([torch.zeros(1, n), export.probes(n)]))[name].detach().cpu()[:, live]
-    g = d.causal_importance(export.probes(n))[name].detach().cpu()[:, live]
+    g = importances[:, live]
     spread = h.max(0).values - h.min(0).values
     low, high = h.min(0).values - 0.1 * spread - 1e-3, h.max(0).values + 0.1 * spread + 1e-3
     payload: export.Payload = {
         "format": 1,
         "layer": name,
         "C": len(live),
-        "gate": export.gate_payload(Gates(*(t[live] for t in d.gates[name])), name),
+        "gate": packed(export.gate_payload(Gates(*(t[live] for t in d.gates[name])), name)),
         "live": live,
         "selected": chosen,
         "slots": list(range(len(live))),

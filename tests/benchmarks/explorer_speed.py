@@ -16,7 +16,7 @@ from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from explorer.making import decomposition, exact, tms, unit_columns
+from explorer.making import decomposition, exact, resid_mlp, tms, unit_columns
 
 import spd_mini as spd
 from browsing import ARGUMENTS, find_browser
@@ -43,6 +43,8 @@ CASES = {
     "tms-5-2, C 40": lambda: exact(unit_columns(2, 5), 40, 8),
     # as recovered: 40 live subcomponents a layer, the rest folded away
     "tms-40-10, C 320": lambda: exact(unit_columns(10, 40), 320, 8),
+    "resid-mlp-1, C 130 and 60": lambda: resid_mlp(1, 0.005),
+    "resid-mlp-2, C 120 and 32": lambda: resid_mlp(2, 0.005),
     # every subcomponent live, every byte random: heavier than anything that is ever shown
     "tms-40-10, C 320, all live": lambda: decomposition(tms(40, 10, False, 0), 320, 0, TIES, 8),
 }

@@ -8,6 +8,7 @@ from spd_mini.explorer import snapshot
 from spd_mini.explorer.views import Snapshot
 from spd_mini.importance import Gates
 from spd_mini.model import Target
+from spd_mini.targets.resid_mlp import ResidualMLP
 from spd_mini.targets.tms import TMS
 
 
@@ -48,6 +49,13 @@ def tms(features: int, hidden: int, identity: bool, seed: int) -> TMS:
         if target.hidden is not None:
             target.hidden.weight.copy_(torch.eye(hidden))
     return target
+
+
+def residual(n_layers: int, features: int = 6, d_mlp: int = 4, seed: int = 0) -> ResidualMLP:
+    """An untrained residual MLP, its stream 40 wide, with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ResidualMLP(features, 40, d_mlp, n_layers)
 
 
 def decomposition(
@@ -108,14 +116,63 @@ def exact(W: Tensor, C: int, d_gate: int = 1) -> Decomposition:
     V = {"encoder": torch.cat([torch.eye(n), torch.zeros(C - n, n)])}
     U["decoder"], V["decoder"] = V["encoder"].mT, U["encoder"].mT
 
-    def steps(slope: float, offset: float) -> Gates:
-        on = torch.tensor([1.0] * n + [0.0] * (C - n))[:, None]
-        wide = torch.ones(1, d_gate)
-        return Gates(slope * on * wide, offset * on * wide, 10 * on * wide / d_gate, torch.zeros(C))
-
-    gates = {"encoder": steps(1.0, 0.0), "decoder": steps(4.0, -2.4)}
+    steps = {"encoder": (1.0, 0.0), "decoder": (4.0, -2.4)}
+    gates = {name: step_gates(C, n, *step, d_gate) for name, step in steps.items()}
     wrapped = Target(target, None, {"decoder": "encoder"})
     return Decomposition(wrapped, U, V, gates, Config(C=C, gate_hidden=d_gate))
+
+
+def step_gates(C: int, live: int, slope: float, offset: float, d_gate: int) -> Gates:
+    """Importance 1 where slope · h + offset is well above 0, else 0; always 0 from `live` on."""
+    on = torch.tensor([1.0] * live + [0.0] * (C - live))[:, None]
+    wide = torch.ones(1, d_gate)
+    return Gates(slope * on * wide, offset * on * wide, 10 * on * wide / d_gate, torch.zeros(C))
+
+
+def exact_residual(
+    n_layers: int = 1,
+    d_mlp: int = 6,
+    C_in: int = 14,
+    C_out: int = 8,
+    features: int = 12,
+    d_resid: int = 30,
+    d_gate: int = 1,
+    noise: float = 0.0,
+) -> Decomposition:
+    """A residual MLP decomposed by hand: W_in by features, W_out by neurons.
+
+    V of W_in is the dual of the embedding, so only the features that are on are read; noise is
+    added to every U and V (nothing is exact any more, but the numbers look like trained ones).
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        target = ResidualMLP(features, d_resid, d_mlp, n_layers)
+        dual = torch.linalg.pinv(target.W_E).mT
+        U, V, gates = {}, {}, {}
+        for w_in, w_out in target.pairs:
+            A = 0.3 * torch.randn(d_mlp, features)
+            back = dual.mT @ (0.3 * torch.randn(features, d_mlp))
+            U[w_in] = torch.cat([A, torch.zeros(d_mlp, C_in - features)], 1)
+            V[w_in] = torch.cat([dual, torch.zeros(C_in - features, d_resid)])
+            U[w_out] = torch.cat([back, torch.zeros(d_resid, C_out - d_mlp)], 1)
+            V[w_out] = torch.cat([torch.eye(d_mlp), torch.zeros(C_out - d_mlp, d_mlp)])
+            gates[w_in] = step_gates(C_in, features, 1.0, 0.0, d_gate)
+            gates[w_out] = step_gates(C_out, d_mlp, 20.0, 0.0, d_gate)
+            with torch.no_grad():
+                weights = dict(target.named_parameters())
+                weights[f"{w_in}.weight"].copy_(A @ dual)
+                weights[f"{w_out}.weight"].copy_(back)
+        for arrays in (U, V):
+            for name, array in arrays.items():
+                arrays[name] = array + noise * torch.randn(array.shape)
+        gates = {n: Gates(*(t + noise * torch.randn(t.shape) for t in g)) for n, g in gates.items()}
+    return Decomposition(Target(target, None, {}), U, V, gates, Config(C=C_in, gate_hidden=d_gate))
+
+
+def resid_mlp(n_layers: int, noise: float = 0.0) -> Decomposition:
+    """The sizes of the book's residual MLPs: 100 features, 1,000 in the stream, C as preset."""
+    d_mlp, C_in, C_out = {1: (50, 130, 60), 2: (25, 120, 32), 3: (17, 124, 24)}[n_layers]
+    return exact_residual(n_layers, d_mlp, C_in, C_out, 100, 1000, 8, noise)
 
 
 def cube_cases() -> list[dict[str, object]]:

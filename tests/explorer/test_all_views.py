@@ -4,7 +4,16 @@ import itertools
 
 import pytest
 import torch
-from explorer.making import cube_cases, decomposition, pentagon, snapshots, tms
+from explorer.making import (
+    cube_cases,
+    decomposition,
+    exact,
+    exact_residual,
+    pentagon,
+    snapshots,
+    tms,
+    unit_columns,
+)
 from playwright.sync_api import Locator, Page
 
 import spd_mini as spd
@@ -14,6 +23,23 @@ from spd_mini import explorer
 pytestmark = pytest.mark.slow  # every view in a real browser
 
 ROOT = ".spd-explorer"
+Groups = list[list[tuple[str, int]]]
+CONTRIBUTIONS = [("too low", exact_residual(1, noise=0.1)), ("right", exact_residual(1))]
+
+
+def tree() -> tuple[torch.Tensor, list[tuple[str, int]], torch.Tensor, float, Groups]:
+    """Six features, two W_in that serve them together, and a W_out that serves all."""
+    leaves = [("in.0", c) for c in range(6)] + [("in.1", c) for c in range(6)]
+    leaves += [("out", c) for c in range(4)]
+    joins = [[c, 6 + c, 0.1 + 0.05 * c, 2] for c in range(6)]
+    joins += [[12, 13, 0.5, 2], [22, 14, 0.6, 3], [23, 15, 0.7, 4]]
+    joins += [[16, 17, 1.2, 4], [25, 18, 1.3, 6], [26, 19, 1.35, 8], [27, 20, 1.4, 10]]
+    joins += [[28, 21, 1.45, 12], [29, 24, 1.6, 16]]
+    g = torch.cat([torch.eye(6), torch.eye(6), torch.ones(6, 4)], 1)
+    groups = [[leaves[c], leaves[6 + c]] for c in range(6)] + [leaves[12:]]
+    return torch.tensor(joins), leaves, g, 1.0, groups
+
+
 VIEWS = {
     "masks": lambda: spd.explore(pentagon()),
     "masks, three layers": lambda: spd.explore(
@@ -23,6 +49,12 @@ VIEWS = {
     "cube": lambda: explorer.cube(cube_cases()),
     "scrubber": lambda: explorer.scrubber(*snapshots()),
     "gate": lambda: explorer.gate(pentagon(), "encoder", 1),
+    "masks, many": lambda: spd.explore(exact(unit_columns(10, 40), 44)),
+    "masks, residual": lambda: spd.explore(exact_residual(2, features=16, C_in=18)),
+    "sizes": lambda: explorer.sizes([exact(torch.eye(5), C) for C in (6, 7, 9)]),
+    "contributions": lambda: explorer.contributions(CONTRIBUTIONS),
+    "contributions, three layers": lambda: explorer.contributions([("one", exact_residual(3))]),
+    "dendrogram": lambda: explorer.dendrogram(*tree()),
     "columns, 40 features": lambda: explorer.columns(tms(40, 10, False, 0)),
 }
 every_view = pytest.mark.parametrize("view", VIEWS)
@@ -44,7 +76,7 @@ def opened(view: str, open_page: OpenPage, **how: object) -> tuple[Page, Locator
 @every_view
 def test_every_slider_moves_something(view: str, open_page: OpenPage) -> None:
     page, root = opened(view, open_page)
-    sliders = root.locator("input[type=range]")
+    sliders = root.locator("input[type=range]:visible")
     assert sliders.count() > 0
     for i in range(min(sliders.count(), 16)):
         slider = sliders.nth(i)
@@ -82,7 +114,7 @@ def test_every_control_is_named_and_shows_its_value(view: str, open_page: OpenPa
     assert root.get_attribute("data-view") == view.split(",")[0]
     assert root.get_attribute("aria-label")
     assert root.get_attribute("aria-description")
-    for slider in root.locator("input[type=range]").all():
+    for slider in root.locator("input[type=range]:visible").all():
         assert slider.get_attribute("aria-label")
         text = slider.get_attribute("aria-valuetext")
         assert text
@@ -165,7 +197,7 @@ def test_dark_mode_follows_the_reader_and_the_page(open_page: OpenPage) -> None:
 
 OVERFLOWING = """root => [...root.querySelectorAll(".spd-panel, .spd-row, .spd-controls")]
   .filter((n) => n.scrollWidth > n.clientWidth + 1).map((n) => n.textContent)"""
-LEFTS = """root => [...root.querySelectorAll(".spd-flow > *")]
+LEFTS = """root => [...root.querySelectorAll(".spd-panel")]
   .map((n) => Math.round(n.getBoundingClientRect().left))"""
 
 
@@ -312,3 +344,136 @@ def test_gate_draws_the_packages_own_functions(open_page: OpenPage) -> None:
     root.get_by_label("m", exact=True).fill("0.3")
     settle(page)
     assert root.locator("dd").last.inner_text() == "g + (1 − g)·r = 0.00 + 1.00 × 0.30 = 0.300"
+
+
+def marks(root: Locator, layer: int, strip: int) -> list[str]:
+    """Paths of one strip that have marks on them."""
+    board = root.locator(".spd-panel").nth(layer).locator(".spd-plot").nth(strip)
+    return [d for d in board.locator(".spd-marks path").evaluate_all(PATHS) if d]
+
+
+PATHS = "all => all.map((n) => n.getAttribute('d'))"
+
+
+def test_sizes_follows_its_slider(open_page: OpenPage) -> None:
+    page, root = opened("sizes", open_page)
+    text = root.locator(".spd-text")
+    assert text.inner_text() == (
+        "C = 9: encoder uses 5 of 9 subcomponents, decoder uses 5 of 9 subcomponents."
+    )
+    root.get_by_label("C", exact=True).fill("0")
+    settle(page)
+    assert text.inner_text().startswith("C = 6: encoder uses 5 of 6")
+    assert root.locator("dd").all_inner_texts() == ["5 of 6", "0.000"] * 2
+    assert root.locator(".spd-heat").first.locator("g").count() == 5
+    cells = root.locator(".spd-heat").first.locator("g rect:not(.spd-catch)")
+    assert cells.evaluate_all("all => all.map((n) => n.getAttribute('x'))") == list("01234")
+    points = root.locator("circle").evaluate_all("all => all.map((n) => n.getAttribute('cx'))")
+    root.get_by_label("C", exact=True).fill("2")
+    settle(page)
+    after = root.locator("circle").evaluate_all("all => all.map((n) => n.getAttribute('cx'))")
+    assert all(float(b) > float(a) for a, b in zip(points, after, strict=True))
+
+
+def test_sizes_without_a_live_subcomponent(open_page: OpenPage) -> None:
+    """On inputs that switch nothing on there is nothing to draw, and that is said."""
+    cases = [exact(torch.eye(5), C) for C in (6, 7)]
+    page = open_page(html=explorer.sizes(cases, x=torch.zeros(3, 5))._repr_html_())
+    assert page.get_by_text("no live subcomponent").count() == 2
+
+
+def test_contributions_brushes_features_and_lights_a_neuron(open_page: OpenPage) -> None:
+    page, root = opened("contributions", open_page)
+    text = root.locator(".spd-text")
+    assert text.inner_text().startswith("too low: r 0.")
+    everything = marks(root, 0, 0)
+    root.get_by_label("features", exact=True).fill("2")
+    root.get_by_label("from", exact=True).fill("3")
+    settle(page)
+    state = root.evaluate("root => root.spdExplorer.state")
+    assert (state["first"], state["count"]) == (3, 2)
+    few, pieces = marks(root, 0, 0), marks(root, 0, 1)
+    assert 0 < sum(d.count("M") for d in few) < sum(d.count("M") for d in everything)
+    names = root.locator(".spd-plot").first.locator("g:last-child text").all_text_contents()
+    assert names == ["y₃", "y₄"]
+    root.get_by_label("neuron", exact=True).fill("2")
+    settle(page)
+    assert root.locator(".is-lit.spd-marks").count() == 2, "in the model and in the subcomponents"
+    assert root.locator(".spd-hand").inner_text().startswith("Neuron 2 of layers.0.W_in adds most")
+    root.get_by_role("button", name="right").click()
+    settle(page)
+    assert text.inner_text().startswith("right: r 1.000, slope 1.00")
+    assert "W_in 12 of 14, layers.0.W_out 6 of 8" in text.inner_text()
+    assert marks(root, 0, 0) == few, "the target is the same"
+    assert marks(root, 0, 1) != pieces
+    root.get_by_role("button", name="Reset").click()
+    settle(page)
+    assert root.locator(".is-lit").count() == 0
+    assert marks(root, 0, 0) == everything
+
+
+def test_contributions_shows_equal_strips_where_everything_is_recovered(
+    open_page: OpenPage,
+) -> None:
+    """Exact subcomponents: the same marks below as above, in every layer; hand-checked places."""
+    _, root = opened("contributions, three layers", open_page)
+    data = root.evaluate("root => root.spdExplorer.data[0].map((l) => [[...l.model], [...l.best]])")
+    for layer, (model, best) in enumerate(data):
+        torch.testing.assert_close(torch.tensor(model), torch.tensor(best), atol=2e-3, rtol=0)
+        seen = 0.03 * max(abs(v) for m, b in data for v in (*m, *b))
+        for strip, values in enumerate((model, best)):
+            count = sum(d.count("M") for d in marks(root, layer, strip))
+            assert count == sum(abs(v) >= seen for v in values)
+
+
+def test_dendrogram_cuts_where_the_reader_says(open_page: OpenPage) -> None:
+    page, root = opened("dendrogram", open_page)
+    text, height = root.locator(".spd-text"), root.get_by_label("height", exact=True)
+    assert text.inner_text() == (
+        "7 groups, by size: 1 of 4, 6 of 2. Of the 7 that ought to be found, 7 are, member for "
+        "member."
+    )
+    fills = "all => all.map((n) => n.style.fill)"
+    cells = root.locator(".spd-served rect")
+    shown = cells.evaluate_all(fills)
+    assert shown[:6] == shown[6:12], "one colour down a column"
+    assert len(set(shown[12:])) == 1
+    for value, start in (
+        ("0.12", "15 groups, by size: 1 of 2, 14 of 1. Of the 7 that ought to be found, 1 are"),
+        ("0.65", "8 groups, by size: 1 of 3, 6 of 2, 1 of 1."),
+        ("1.25", "6 groups, by size: 2 of 4, 4 of 2."),
+        ("1.68", "1 group, by size: 1 of 16."),
+    ):
+        height.fill(value)
+        settle(page)
+        assert text.inner_text().startswith(start)
+    root.get_by_role("button", name="The criterion's own height").click()
+    settle(page)
+    assert text.inner_text().startswith("7 groups")
+    groups = root.evaluate("root => root.spdExplorer.groups()")
+    assert sorted(sorted(group) for group in groups) == [
+        *([c, 6 + c] for c in range(6)),
+        [*range(12, 16)],
+    ]
+
+
+def test_dendrogram_tells_who_is_in_a_group(open_page: OpenPage) -> None:
+    page, root = opened("dendrogram", open_page)
+    hand = root.locator(".spd-hand").last
+    assert hand.inner_text().startswith("Point at a group")
+    root.get_by_label("group", exact=True).fill("0")
+    settle(page)
+    assert hand.inner_text() == "Group 0, 4 members: out 0, 1, 2, 3. Serves every feature."
+    root.locator(".spd-served rect").nth(3).hover()
+    assert hand.inner_text() == "Group 4, 2 members: in.0 3; in.1 3. Serves x₃."
+    lit = root.locator(".spd-served rect.is-lit")
+    assert lit.evaluate_all("all => all.map((n) => n.getAttribute('x'))") == ["3", "3"]
+    page.mouse.move(0, 0)
+    assert hand.inner_text().startswith("Group 0"), "the chosen one stays lit"
+
+
+def test_marks_on_a_phone_keep_their_size(open_page: OpenPage) -> None:
+    """Strips are made for the width there is: text is not scaled down."""
+    page = open_page(html=VIEWS["contributions"]()._repr_html_(), width=390)
+    size = "n => n.getBoundingClientRect().width / n.viewBox.baseVal.width"
+    assert page.locator(".spd-plot").first.evaluate(size) == pytest.approx(1, abs=0.05)

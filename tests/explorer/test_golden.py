@@ -1,19 +1,34 @@
 """The page computes what PyTorch computes: outputs, importances and worst masks, in a browser."""
 
+import copy
+import dataclasses
 import itertools
 from typing import Any
 
 import pytest
 import torch
-from explorer.making import Chain, decomposition, tms
+from explorer.making import Chain, decomposition, exact_residual, resid_mlp, residual, tms
 
 import spd_mini as spd
 from browsing import OpenPage
+from spd_mini.explorer import residual as folding
 from spd_mini.explorer.export import structure_of
 from spd_mini.explorer.html import source
+from spd_mini.targets.resid_mlp import RESID_MLP_2
 
 TIES = {"decoder": "encoder"}
 TOLERANCE = 1e-5
+
+
+def trained() -> spd.Decomposition:
+    """A small residual MLP of two layers, trained and decomposed for a moment."""
+    small = dataclasses.replace(
+        RESID_MLP_2, n_features=8, d_mlp=5, d_resid=60, train_steps=200, feature_probability=0.1
+    )
+    target = small.train(0)
+    config = dataclasses.replace(small.config, steps=150, batch_size=128, C=12)
+    return spd.decompose(target, small.sampler(), config, device="cpu", progress=False)
+
 
 CASES = {
     "5-2": lambda: decomposition(tms(5, 2, False, 1), 12, 1, TIES),
@@ -23,6 +38,12 @@ CASES = {
     "40-10": lambda: decomposition(tms(40, 10, False, 5), 320, 5, TIES),
     "40-10 with identity": lambda: decomposition(tms(40, 10, True, 6), 60, 6, TIES),
     "chain with biases": lambda: decomposition(Chain([4, 6, 3, 5], "relu"), 9, 7, {}),
+    "residual, 1 layer": lambda: decomposition(residual(1), 9, 11, {}),
+    "residual, 2 layers": lambda: decomposition(residual(2), 9, 12, {}),
+    "residual, 3 layers": lambda: decomposition(residual(3, 7, 3), 6, 13, {}),
+    "residual, 2 layers, trained": trained,
+    "residual by hand": lambda: exact_residual(1, noise=0.02),
+    "residual by hand, 2 layers": lambda: exact_residual(2, noise=0.02),
     "chain without activation": lambda: decomposition(Chain([3, 3], "none"), 8, 9, {}),
 }
 
@@ -37,7 +58,7 @@ def random_case(d: spd.Decomposition, seed: int) -> tuple[torch.Tensor, dict[str
     """One input in the sliders' range, and masks of which some lie outside [g, 1] and [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     low, high = structure_of(d.target)["input"]
-    n = d.weight[structure_of(d.target)["layers"][0]].shape[1]
+    n = structure_of(d.target)["features"]
     x = low + (high - low) * torch.rand(1, n, generator=generator)
     x = x * (torch.rand(1, n, generator=generator) < 0.7)
     masks = {k: 1.2 * torch.rand(1, C, generator=generator) - 0.1 for k, C in d.C.items()}
@@ -47,6 +68,9 @@ def random_case(d: spd.Decomposition, seed: int) -> tuple[torch.Tensor, dict[str
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_importances_equal_pytorch(case: str, open_page: OpenPage) -> None:
     d = CASES[case]()
+    if case.endswith("trained"):
+        first, last = d.history["total"][0], d.history["total"][-1]
+        assert last < 0.9 * first, "nothing was learnt"
     names = structure_of(d.target)["layers"]
     page = open_page(html=spd.explore(d)._repr_html_())
     drawn = [random_case(d, seed) for seed in range(8)]
@@ -66,6 +90,60 @@ def test_outputs_and_importances_equal_pytorch(case: str, open_page: OpenPage) -
             close(answer["gamma"][i], gamma[name][0])
             spread |= {"floor" if v == 0 else "ceiling" if v == 1 else "inside" for v in g[name][0]}
     assert spread == {"floor", "ceiling", "inside"} or min(d.C.values()) == 1
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_residual_with_live_pieces_only_equals_edited_weights(
+    n_layers: int, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not shown stays on: the plain target with W minus the parts switched off."""
+    d = decomposition(residual(n_layers, 7, 3), 6, 20 + n_layers, {})
+    names = structure_of(d.target)["layers"]
+    monkeypatch.setattr(folding, "MOST", 0)
+    shown = spd.explore(d)
+    ids = [layer["ids"] for layer in shown.payload["layers"]]
+    assert any(len(own) < 6 for own in ids) and all(own == sorted(own) for own in ids)
+    page = open_page(html=shown._repr_html_())
+    words = shown.description.rsplit(" ", 1)[1].rstrip(".")
+    assert f"Largest change {words} " in page.locator(".spd-figures").inner_text()
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(4):
+        x, _ = random_case(d, seed)
+        masks = [torch.rand(len(own), generator=generator) for own in ids]
+        edited = copy.deepcopy(d.target)
+        with torch.no_grad():
+            for name, own, m in zip(names, ids, masks, strict=True):
+                weight = edited.get_parameter(f"{name}.weight")
+                for c, strength in zip(own, m.tolist(), strict=True):
+                    weight.sub_((1 - strength) * torch.outer(d.U[name][:, c], d.V[name][c]))
+        entry = {"x": x[0].tolist(), "masks": [m.tolist() for m in masks]}
+        [answer] = page.evaluate(FORWARD, [0, [entry]])
+        close(answer["target"], d.target(x)[0])
+        close(answer["output"], edited(x)[0])
+        g = d.causal_importance(x)
+        for i, (name, own) in enumerate(zip(names, ids, strict=True)):
+            close(answer["g"][i], g[name][0, own])
+
+
+@pytest.mark.slow
+def test_residual_mlp_of_the_books_size_equals_pytorch(open_page: OpenPage) -> None:
+    """100 features, C 130 and 60: with the digits that fit, on inputs as the data has them."""
+    d = resid_mlp(1, noise=0.002)
+    names = structure_of(d.target)["layers"]
+    page = open_page(html=spd.explore(d)._repr_html_())
+    generator = torch.Generator().manual_seed(0)
+    for on in (1, 2, 3, 5):
+        x = torch.zeros(1, 100)
+        x[0, torch.randperm(100, generator=generator)[:on]] = 2 * torch.rand(on) - 1
+        masks = {n: torch.rand(1, C, generator=generator) for n, C in d.C.items()}
+        entry = {"x": x[0].tolist(), "masks": [masks[n][0].tolist() for n in names]}
+        [answer] = page.evaluate(FORWARD, [0, [entry]])
+        close(answer["target"], d.target(x)[0])
+        close(answer["output"], d(x, masks)[0])
+        g, h = d.causal_importance(x), d.inner(x)
+        for i, name in enumerate(names):
+            close(answer["h"][i], h[name][0])
+            close(answer["g"][i], g[name][0])
 
 
 def close(page_says: list[float], torch_says: torch.Tensor) -> None:
@@ -147,7 +225,32 @@ def test_worst_case_of_a_large_model_beats_random_masks(open_page: OpenPage) -> 
     assert found["max"] > 1.2 * float((d(rows, masks) - d.target(x)).abs().max())
 
 
-@pytest.mark.parametrize("case", ["5-2, untied components", "chain without activation"])
+def test_worst_case_of_a_residual_mlp_beats_random_masks(open_page: OpenPage) -> None:
+    """With a ReLU inside corners are no certificate, and the page does not claim one."""
+    d = decomposition(residual(2, 8, 5), 10, 3, {})
+    page = open_page(html=spd.explore(d)._repr_html_())
+    for seed in range(3):
+        x, _ = random_case(d, seed)
+        found = page.evaluate(SEARCH, x[0].tolist())
+        rows = x.expand(2000, -1)
+        masks = spd.masks.random(d.causal_importance(rows), torch.Generator().manual_seed(0))
+        assert not found["exact"]
+        assert found["max"] > 1.2 * float((d(rows, masks) - d.target(x)).abs().max())
+        own = {n: torch.tensor([m]) for n, m in zip(d.names, found["masks"], strict=True)}
+        assert float((d(x, own) - d.target(x)).abs().max()) == pytest.approx(found["max"], abs=1e-5)
+        for name, g in d.causal_importance(x).items():
+            assert (own[name] >= g - 1e-5).all() and (own[name] <= 1).all()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "5-2, untied components",
+        "chain without activation",
+        "residual by hand",
+        "residual by hand, 2 layers",
+    ],
+)
 def test_break_points_equal_a_scan(case: str, open_page: OpenPage) -> None:
     """Where pulling one mask alone first breaks the output, against 2,001 steps in PyTorch.
 

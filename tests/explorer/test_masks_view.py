@@ -3,11 +3,20 @@
 from typing import Any
 
 import pytest
-from explorer.making import decomposition, pentagon, tms
+import torch
+from explorer.making import (
+    decomposition,
+    exact,
+    exact_residual,
+    pentagon,
+    residual,
+    tms,
+)
 from playwright.sync_api import Locator, Page
 
 import spd_mini as spd
 from browsing import OpenPage
+from spd_mini.explorer import residual as folding
 
 pytestmark = pytest.mark.slow  # every view in a real browser
 
@@ -273,3 +282,159 @@ def test_worst_masks_stay_allowed_when_the_input_moves(open_page: OpenPage) -> N
     ]
     assert all(m in (g, 1) for m, g in pairs)
     assert "the input before" in root.locator(".spd-message").inner_text()
+
+
+# Many subcomponents: the board
+
+MANY = spd.explore(exact(torch.eye(40), 44))._repr_html_()
+
+
+def hand(root: Locator, layer: int) -> str:
+    return root.locator(".spd-panel > .spd-hand").nth(layer).inner_text()
+
+
+def test_a_board_of_40_fits_on_a_screen(open_page: OpenPage) -> None:
+    page = open_page(html=MANY, width=900, height=1000)
+    root = page.locator(ROOT)
+    assert root.locator(".spd-mask").count() == 80
+    assert root.evaluate("n => n.getBoundingClientRect().height") < 1250
+    for width, rows in ((900, 7), (390, 11)):
+        page.set_viewport_size({"width": width, "height": 900})
+        tops = root.locator(".spd-mask").evaluate_all(
+            "all => all.slice(0, 40).map((n) => Math.round(n.getBoundingClientRect().top))"
+        )
+        assert len(set(tops)) <= rows, width
+
+
+def test_features_are_switched_on_by_buttons(open_page: OpenPage) -> None:
+    """A slider for each that is on; it stays while it is dragged through 0."""
+    page = open_page(html=MANY)
+    root = page.locator(ROOT)
+    sliders = root.locator(".spd-in input:visible")
+    assert sliders.count() == 1
+    root.get_by_label("x₁₇ on").click()
+    settle(page)
+    assert state(root)["x"][17] == 0.75
+    assert root.get_by_label("x₁₇ on").get_attribute("aria-pressed") == "true"
+    assert sliders.count() == 2
+    pull(root.get_by_label("input x₁₇"), 0.0)
+    settle(page)
+    assert sliders.count() == 2
+    root.get_by_label("x₁₇ on").click()
+    root.get_by_label("x₀ on").click()
+    settle(page)
+    assert sliders.count() == 0
+    assert state(root)["x"] == [0] * 40
+    assert hand(root, 0).endswith("important on this input: none")
+    root.get_by_role("button", name="Draw an input").click()
+    settle(page)
+    drawn = state(root)["x"]
+    assert sliders.count() == sum(v != 0 for v in drawn) > 0
+    root.get_by_role("button", name="Reset").click()
+    settle(page)
+    assert sliders.count() == 1
+    assert state(root)["x"][0] == 0.75
+
+
+def test_one_line_tells_of_the_mask_under_the_hand(open_page: OpenPage) -> None:
+    """Of both layers at once, as tied subcomponents are lit together; else it sums up."""
+    page = open_page(html=MANY)
+    root = page.locator(ROOT)
+    assert hand(root, 0) == "40 live; important on this input: 0 (g 1.00)"
+    mask(root, "encoder", 0).focus()
+    assert hand(root, 0).startswith("0: m 1.00 · reads +0.75 · g 1.00 · alone breaks below 0.")
+    assert hand(root, 1).startswith("0: m 1.00 · reads +0.75 · g 1.00 · alone breaks below 0.")
+    page.keyboard.press("ArrowLeft")
+    settle(page)
+    assert hand(root, 0).startswith("0: m 0.99 ·")
+    mask(root, "decoder", 7).focus()
+    assert hand(root, 1).startswith("7: m ")
+    assert hand(root, 1).endswith("g 0.00 · alone cannot break it")
+    page.keyboard.press("Home")
+    settle(page)
+    assert root.locator("strong").inner_text() == "The output stands still."
+
+
+def test_outputs_of_a_board_are_told_in_numbers(open_page: OpenPage) -> None:
+    page = open_page(html=MANY)
+    root = page.locator(ROOT)
+    assert root.locator(".spd-out").count() == 40
+    now = "target | masked: y₀ 0.45 | 0.45; all others within ±0.0"
+    assert root.locator(".is-outputs .spd-hand").inner_text().startswith(now)
+    pull(mask(root, "encoder", 0), 0.0)
+    settle(page)
+    assert root.locator("strong").inner_text() == "The output breaks."
+    assert root.locator(".spd-out.is-off").count() == 1
+    now = "target | masked: y₀ 0.45 | 0.00; all others within ±0.0"
+    assert root.locator(".is-outputs .spd-hand").inner_text().startswith(now)
+
+
+RESIDUAL = spd.explore(exact_residual(1, features=16, C_in=20))._repr_html_()
+
+
+def test_board_of_a_residual_mlp(open_page: OpenPage) -> None:
+    """One W_in piece matters, several of W_out; shaking leaves the output alone; pulling breaks."""
+    page = open_page(html=RESIDUAL)
+    root = page.locator(ROOT)
+    now = state(root)
+    assert now["x"][0] == 0.75
+    assert now["g"][0] == [1] + [0] * 19
+    assert sum(now["g"][1]) >= 2
+    assert root.locator("strong").inner_text() == "The output stands still."
+    assert [h.inner_text() for h in root.locator(".spd-panel h4").all()] == [
+        "input",
+        "layers.0.W_in 6 × 30",
+        "layers.0.W_out 30 × 6",
+        "output",
+    ]
+    first = mask(root, "layers.0.W_in", 0)
+    root.get_by_role("button", name="Try to break it").click()
+    settle(page)
+    assert root.locator(".spd-message").inner_text().startswith("Cannot break it")
+    root.get_by_role("button", name="All on").click()
+    pull(first, 0.0)
+    settle(page)
+    assert root.locator("strong").inner_text() == "The output breaks."
+    assert "below its floor" in root.locator(".spd-figures").inner_text()
+
+
+def test_a_mask_before_a_relu_is_searched_when_pointed_at(open_page: OpenPage) -> None:
+    """What matters is searched at once; of the others nothing is said before."""
+    page = open_page(html=RESIDUAL)
+    root = page.locator(ROOT)
+    quiet = mask(root, "layers.0.W_in", 5)
+    assert "lone" not in (quiet.get_attribute("aria-description") or "")
+    assert "Alone it breaks below" in (
+        mask(root, "layers.0.W_in", 0).get_attribute("aria-description") or ""
+    )
+    quiet.focus()
+    assert hand(root, 0).endswith("g 0.00 · alone cannot break it")
+    assert "Alone it cannot break it" in (quiet.get_attribute("aria-description") or "")
+
+
+def test_what_is_not_shown_is_counted(open_page: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folding, "MOST", 0)
+    d = exact_residual(2, features=16, C_in=20)
+    root = open_page(html=spd.explore(d)._repr_html_()).locator(ROOT)
+    notes = [n.inner_text() for n in root.get_by_text("Not shown").all()]
+    assert notes == [
+        f"Not shown: {n} subcomponents never important, and what UV leaves of W. They stay on."
+        for n in (4, 2, 4, 2)
+    ]
+    root.get_by_role("button", name="All on").click()
+    settle(root.page)
+    assert "Largest change 0.000" in root.locator(".spd-figures").inner_text()
+
+
+def test_chips_carry_the_packages_indices(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only some subcomponents travel."""
+    monkeypatch.setattr(folding, "MOST", 0)
+    shown = spd.explore(decomposition(residual(1, 7, 3), 9, 21, {}))
+    root = open_page(html=shown._repr_html_()).locator(ROOT)
+    for layer in shown.payload["layers"]:
+        panel = root.get_by_label(f"layer {layer['name']}", exact=True)
+        want = [str(layer["ids"][i]) for i in layer["live"]]
+        assert panel.locator(".spd-chip").all_inner_texts() == want
+        assert mask(root, layer["name"], layer["ids"][0]).count() == 1

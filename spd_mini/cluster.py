@@ -1,23 +1,25 @@
 """From subcomponents to components: which rank-one pieces act together, found without labels.
 
-What is seen: k subcomponents of all layers, N inputs, and one bit for each pair of them, whether
-the importance g_c(x) exceeds a threshold. Rissanen's minimum description length chooses the
-groups: the best partition is the one with which these N k bits are told most briefly. A group of
-m is told like this, S(x) of its members being on at input x and n_s inputs having S(x) = s:
+What is seen: N inputs, k subcomponents of all layers, and whether the importance g_c(x) of each on
+each input exceeds a threshold. Which groups? Those with which these N k bits are told most briefly
+(minimum description length; Rissanen 1978). That piece c is on at n_c inputs is told first, at the
+same price for every grouping, and left out below. A group is on wherever any of its m members is,
+since SPD needs a mechanism wherever it needs a piece of it. Of every group is then told
 
-- how often each count occurs: one of the C(N + m, m) ways to divide N among the counts 0 … m;
-- at which inputs it occurs: one of the N! / (n_0! … n_m!) arrangements;
-- at each input, which s of the m members are on: one of C(m, s).
+- at how many inputs n it is on, one of min(N, K) − max n_c + 1 possible numbers, K = Σ n_c;
+- at which: one of C(N, n) choices;
+- which of its m n pieces of these inputs are on: one of C(m n, K) choices;
 
-The logarithms (base 2) of these numbers add up to bits, to which every join adds log2 C(k, 2), to
-say which two of k pieces are one: what a chance agreement among that many pairs must be dearer
-than. Two pieces with equal columns are told for the price of one. Two that share nothing but their
-rate cost what they cost apart. Two of unlike rate cost more, because members are treated as
-interchangeable: so a piece that serves many features does not join any one of them. And a dense
-block, whose basis is arbitrary and whose members are used in changing selections, is one group:
-many are on, or none.
+and of every join which two of k pieces are one, out of C(k, 2), so that one lucky pair among so
+many is not believed. Bits are the logarithms to base 2, added up. A piece alone costs log2 C(N, n).
+Pieces that are on at the same inputs tell these once for all of them. Independent ones are dearer
+together: the group is on more often, with half of its members. In the block of a dense matrix each
+piece is used by many features, in changing selections; its members are equally often on and
+together far less often silent than each alone, so they are told as one group. A piece that is on
+whenever some feature is, and elsewhere too, does not join that feature.
 
-Groups are joined greedily, always the pair that saves most, until no join saves anything.
+Groups are joined greedily, always the pair that saves most or loses least, until one is left. Of
+all groupings that cut this tree somewhere, the one of the shortest description is chosen.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +40,7 @@ THRESHOLD = 0.3
 middle, interference counts as acting, far above it, a piece's own weak inputs are lost."""
 
 CUT = 1.0
-"""The height below which joins shorten the description."""
+"""The height up to which joins shorten the description."""
 
 MIN_INPUTS = 100
 CHUNK = 4096
@@ -53,9 +55,9 @@ class Components:
     of inputs with any member on. linkage: (k − 1, 4), as scipy's: two nodes, height, leaves.
     bits: (k,) description length after that many joins of the linkage. threshold: of importance.
 
-    The height of a join is the share of the cheaper side's own bits that the join does not save: 0
-    = told for nothing, 1 = nothing saved, above 1 = the description grows (never below the height
-    of the two sides). It does not grow with the number of inputs.
+    The height of a join is what it leaves of the bits of its cheaper side (told as briefly as the
+    tree allows): 0 = that side is told for nothing, 1 = nothing saved, above 1 = a loss. A join
+    within a larger one that stands lower is as low as that. Heights hardly depend on N.
     """
 
     groups: list[list[Leaf]]
@@ -68,14 +70,14 @@ class Components:
     threshold: float
 
     def groups_at(self, height: float) -> list[list[Leaf]]:
-        """The groups of all joins below a height; `CUT` gives `groups`. Raises for nan."""
+        """The groups of all joins up to a height; `CUT` gives `groups`. Raises for nan."""
         if np.isnan(height):
             raise ValueError("the height of a cut must be a number, got nan")
         nodes = [[i] for i in range(len(self.leaves))]
         top = set(range(len(nodes)))
         for a, b, h, _ in self.linkage:
             nodes.append(sorted(nodes[int(a)] + nodes[int(b)]))
-            if h < height:
+            if h <= height:
                 top = (top - {int(a), int(b)}) | {len(nodes) - 1}
         ordered = sorted((nodes[i] for i in top), key=lambda g: (-len(g), g))
         return [[self.leaves[c] for c in group] for group in ordered]
@@ -116,16 +118,16 @@ def from_importance(g: Mapping[str, Tensor], threshold: float = THRESHOLD) -> Co
         raise ValueError(f"unlike numbers of inputs: { {n: len(v) for n, v in rows.items()} }")
     on = torch.cat([v > threshold for v in rows.values()], 1).cpu().numpy()
     named = [(n, c) for n, v in rows.items() for c in range(v.shape[1])]
-    live = on.any(0)
-    if not live.any():
+    live = np.flatnonzero(on.any(0))
+    if not len(live):
         raise ValueError(f"no importance exceeds {threshold} on these {len(on)} inputs")
-    leaves, on = [leaf for leaf, a in zip(named, live, strict=True) if a], on[:, live]
+    leaves, on = [named[c] for c in live], on[:, live]
     linkage, bits = agglomerate(on)
     found = Components(
         groups=[],
         labels=np.zeros(len(leaves), int),
         leaves=leaves,
-        dead=[leaf for leaf, a in zip(named, live, strict=True) if not a],
+        dead=[leaf for leaf in named if leaf not in set(leaves)],
         frequency=[],
         linkage=linkage,
         bits=bits,
@@ -142,15 +144,17 @@ def from_importance(g: Mapping[str, Tensor], threshold: float = THRESHOLD) -> Co
 
 def description_length(on: np.ndarray, labels: np.ndarray) -> float:
     """Bits that tell on (N, k) bool when its columns are grouped by labels (k,). See the module."""
-    k = on.shape[1]
-    total = 0.0
-    for label in np.unique(labels):
-        member = on[:, labels == label]
-        m = member.shape[1]
-        total += float(_bits(np.bincount(member.sum(1), minlength=m + 1)[None], np.array([m]))[0])
-        always = int(member.all(0).sum())  # joined for nothing: no input tells them apart
-        total += (m - 1 - max(always - 1, 0)) * float(_log2_choose(k, 2))
-    return total
+    groups = [on[:, labels == label] for label in np.unique(labels)]
+    ones = np.array([g.sum(0).max() for g in groups])
+    told = _told(
+        on.shape,
+        np.array([g.any(1).sum() for g in groups]),
+        np.array([g.sum() for g in groups]),
+        ones,
+        np.array([g.shape[1] for g in groups]),
+        np.array([g.all(0).sum() for g in groups]),
+    )
+    return float(told.sum())
 
 
 def agglomerate(on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,76 +163,90 @@ def agglomerate(on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Ties go to the earlier columns.
     """
     N, k = on.shape
-    count = on.astype(np.int16)  # S(x) of each group, in the column of its first member
-    size, node, height = np.ones(k, int), np.arange(k), np.zeros(k)
-    apart, always = np.ones(k, bool), on.all(0)
-    spread = np.zeros((k, k + 1), int)  # of each group: inputs with S(x) = 0 … k
-    spread[:, 1] = on.sum(0)
-    spread[:, 0] = N - spread[:, 1]
-    cost = _bits(spread, size)
-    start, price = float(cost.sum()), float(_log2_choose(k, 2))
+    active = on.astype(np.float32)  # of each group, in the column of its first member
+    n = on.sum(0)
+    total, most, m, always = n.copy(), n.copy(), np.ones(k, int), (n == N).astype(int)
+    cost = _told(on.shape, n, total, most, m, always)
 
-    def saved(i: int) -> np.ndarray:
-        """Bits saved by joining group i with each group: (k,)."""
-        rows = np.flatnonzero(count[:, i])
-        near, mine = count[rows], count[rows, i]
-        near[:, i] = 0
-        row, group = np.divmod(np.flatnonzero(near > 0), k)
-        its, own = near[row, group], mine[row]
-        width = min(k, int(size[i] + size.max())) + 1
-
-        def inputs_with(s: np.ndarray) -> np.ndarray:
-            return np.bincount(group * width + s, minlength=k * width).reshape(k, width)
-
-        # The counts add up. Where one of the two is silent the sum is the other's count; the inputs
-        # where neither is are moved from there to their sum.
-        both = spread[i, :width] + spread[:, :width]
-        both += inputs_with(its + own) - inputs_with(its) - inputs_with(own)
-        both[:, 0] = N - both[:, 1:].sum(1)
-        paid = np.where(always[i] & always, 0.0, price)
-        return cost[i] + cost - _bits(both, size[i] + size) - paid
+    def saved(i: int, both: np.ndarray) -> np.ndarray:
+        """Bits saved by joining group i with each group, on together at `both` (k,) inputs."""
+        together = _told(
+            on.shape,
+            n[i] + n - both.astype(int),
+            total[i] + total,
+            np.maximum(most[i], most),
+            m[i] + m,
+            always[i] + always,
+        )
+        return cost[i] + cost - together
 
     gain = np.full((k, k), -np.inf)  # above the diagonal, of groups that are still apart
-    for i in range(k - 1):
-        gain[i, i + 1 :] = saved(i)[i + 1 :]
-    joins: list[tuple[float, float, int, int, int]] = []
+    for i, both in enumerate(active.T @ active):
+        gain[i, i + 1 :] = saved(i, both)[i + 1 :]
+    told, node, apart = list(cost), np.arange(k), np.ones(k, bool)
+    joins: list[tuple[int, int]] = []
     for step in range(k - 1):
         i, j = (int(a) for a in np.unravel_index(gain.argmax(), gain.shape))
-        net = float(gain[i, j])
-        height[i] = max(0.0, height[i], height[j], 1 - net / min(cost[i], cost[j]))
-        count[:, i] += count[:, j]
-        size[i] += size[j]
-        spread[i] = np.bincount(count[:, i], minlength=k + 1)
-        cost[i] = _bits(spread[i : i + 1], size[i : i + 1])[0]
-        always[i] |= always[j]
-        joins.append((float(height[i]), net, int(node[i]), int(node[j]), int(size[i])))
-        node[i] = k + step
-        apart[j], count[:, j], size[j], spread[j] = False, 0, 0, 0
+        joins.append((int(node[i]), int(node[j])))
+        cost[i] += cost[j] - gain[i, j]
+        told.append(float(cost[i]))
+        for fact in (total, m, always):
+            fact[i] += fact[j]
+        most[i] = max(most[i], most[j])
+        active[:, i] = np.maximum(active[:, i], active[:, j])
+        n[i] = active[:, i].sum()
+        node[i], apart[j] = k + step, False
         gain[j, :] = gain[:, j] = -np.inf
         others = np.flatnonzero(apart & (np.arange(k) != i))
-        gain[np.minimum(i, others), np.maximum(i, others)] = saved(i)[others]
-    # Lowest first; a join never comes before those it builds on, whose heights are not above it.
-    order = sorted(range(k - 1), key=lambda s: joins[s][0])
-    renamed = {c: c for c in range(k)} | {k + s: k + r for r, s in enumerate(order)}
-    rows = [(renamed[a], renamed[b], h, m) for h, _, a, b, m in (joins[s] for s in order)]
-    linkage = np.array([(min(a, b), max(a, b), h, m) for a, b, h, m in rows]).reshape(-1, 4)
-    return linkage, start - np.cumsum([0.0, *(joins[s][1] for s in order)])
+        gain[np.minimum(i, others), np.maximum(i, others)] = saved(i, active[:, i] @ active)[others]
+    return _linkage(joins, np.array(told))
 
 
-def _bits(histogram: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Bits of groups of `size` (G,) members; histogram (G, ≥ m + 1): inputs with s members on."""
-    s, m = np.arange(histogram.shape[1]), size[:, None]
-    N = histogram[0].sum()
-    which = np.where(s <= m, _log2_choose(m, np.minimum(s, m)), 0.0)
-    where = _log2_factorial(N) - _log2_factorial(histogram).sum(1)
-    how_often = _log2_choose(N + size, size)
-    return how_often + where + (histogram * which).sum(1)
+def _linkage(joins: list[tuple[int, int]], told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Heights of a tree (see `Components`), its joins in their order, and the bits along them.
+
+    joins: the two nodes of each, leaves being 0 … k − 1. told: (2 k − 1,) bits of every node.
+    """
+    k = len(joins) + 1
+    best, size, height = told.copy(), np.ones(2 * k - 1, int), np.zeros(2 * k - 1)
+    for new, (a, b) in enumerate(joins, k):
+        apart = best[a] + best[b]
+        height[new] = max(0.0, 1 - (apart - told[new]) / max(1.0, min(best[a], best[b])))
+        best[new], size[new] = min(told[new], apart), size[a] + size[b]
+    for new, pair in reversed(list(enumerate(joins, k))):
+        for part in pair:
+            height[part] = min(height[part], height[new])
+    # Lowest first; equal heights in the order of joining, so that parts come before their whole.
+    order = sorted(range(k, 2 * k - 1), key=lambda new: height[new])
+    place = {c: c for c in range(k)} | {new: k + row for row, new in enumerate(order)}
+    rows, change = [], []
+    for new in order:
+        a, b = joins[new - k]
+        first, second = sorted((place[a], place[b]))
+        rows.append((first, second, height[new], size[new]))
+        change.append(told[new] - told[a] - told[b])
+    return np.array(rows).reshape(-1, 4), told[:k].sum() + np.cumsum([0.0, *change])
 
 
-def _log2_factorial(n: np.ndarray | int) -> np.ndarray:
-    return gammaln(np.asarray(n, float) + 1) / np.log(2)
+def _told(
+    shape: tuple[int, ...],
+    n: np.ndarray,
+    total: np.ndarray,
+    most: np.ndarray,
+    m: np.ndarray,
+    always: np.ndarray,
+) -> np.ndarray:
+    """Bits of groups, each argument (G,): inputs on, Σ n_c, max n_c, members, members always on.
+
+    Members that are on at every input are joined for nothing: no input tells them apart.
+    """
+    N, k = shape
+    how_many = np.log2(np.minimum(N, total) - most + 1)
+    joins = m - 1 - np.maximum(always - 1, 0)
+    naming = joins * np.log2(max(1, k * (k - 1) / 2))
+    return how_many + _log2_choose(N, n) + _log2_choose(m * n, total) + naming
 
 
-def _log2_choose(n: np.ndarray | int, k: np.ndarray | int) -> np.ndarray:
-    n, k = np.asarray(n), np.asarray(k)
-    return _log2_factorial(n) - _log2_factorial(k) - _log2_factorial(n - k)
+def _log2_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
+    n = np.asarray(n, float)
+    return (gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)) / np.log(2)

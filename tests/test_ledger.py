@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -479,6 +480,7 @@ def test_ctrl_c_begins_nothing_new(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def interrupted(name: str, seed: int, device: str, jobs: int) -> Data:
         begun.append(seed)
+        time.sleep(0.05 * (len(begun) > 1))  # a run takes time: there is some to call the rest off
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ledger, "run_seed", interrupted)

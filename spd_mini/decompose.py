@@ -112,7 +112,7 @@ def _train(
         run.flush()
         if say:
             say(f"interrupted at step {run.step}/{steps}; returning the decomposition so far")
-    results = [run.result(finished, which) for which in range(len(run.seeds))]
+    results = [run.result(finished, which=which) for which in range(len(run.seeds))]
     for d in results:
         d.info["seconds"] = time.perf_counter() - started
     return results

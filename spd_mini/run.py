@@ -249,11 +249,12 @@ class Run:
             return np.zeros(self.log.shape[2])
         return np.asarray(self.log[-max(len(self.log) // 10, 1) :, 0].mean(0))
 
-    def result(self, finished: bool, which: int = 0) -> Decomposition:
-        """The best restart so far of one seed, as a Decomposition of its own."""
-        chosen = self.best_restarts()[which]
-        best = which * len(chosen[1]) + chosen[0]
-        score, chosen = chosen[1][chosen[0]], self.chosen[which] if self.chosen else chosen
+    def result(self, finished: bool, restart: int | None = None, which: int = 0) -> Decomposition:
+        """One restart of one seed, by default the best so far, as a Decomposition of its own."""
+        best, losses_now = self.best_restarts()[which]
+        chosen = self.chosen[which] if self.chosen else (best, losses_now)
+        restart = best if restart is None else restart
+        score, best = losses_now[restart], which * len(losses_now) + restart
         U, V = ({n: t[best].detach().clone() for n, t in ts.items()} for ts in self.UV())
         gates = {
             n: Gates(*(w[best, cols].detach().clone() for w in self.gates))
@@ -272,7 +273,7 @@ class Run:
             "steps_done": self.step,
             "restarts": self.config.restarts,
             "restart_losses": chosen[1],
-            "chosen_restart": chosen[0],
+            "chosen_restart": chosen[0] if self.chosen else restart,
             "loss": score,
             "splits": self.splits,
             "device": str(self.target.device),

@@ -343,6 +343,10 @@ def test_the_restart_with_the_lowest_loss_is_kept() -> None:
     assert d.info["loss"] == min(d.info["restart_losses"])
     assert torch.equal(d.U["encoder"], run.params["U/encoder"][best])
     assert d.U["encoder"].data_ptr() != run.params["U/encoder"].data_ptr()
+    for r in range(3):
+        one = run.result(True, r)
+        assert torch.equal(one.U["encoder"], run.params["U/encoder"][r])
+        assert (one.info["chosen_restart"], one.info["loss"]) == (r, run.scores()[r])
 
 
 def test_restarts_may_end_early() -> None:

@@ -59,7 +59,7 @@ def test_every_seed_keeps_the_best_of_its_own_restarts(until: float) -> None:
     if until == 1:
         scores = run.scores().reshape(3, 2)
     for i, seed in enumerate([7, 2, 5]):
-        d = run.result(True, i)
+        d = run.result(True, which=i)
         best = int(scores[i].argmin())
         assert d.info["seed"] == seed
         assert d.info["seeds_side_by_side"] == 3

@@ -33,8 +33,8 @@ SHARE = 0.02
 """Least part of the inner activation's square that the weaker line must carry."""
 BOTH = 0.8
 """Least part that the two lines must carry together."""
-LEAST = 8
-"""Fewest served inputs on which a split is decided, out of `ROWS` or a little more."""
+LEAST = 6
+"""Fewest served inputs that make a line, out of `ROWS` or a little more (single ones mislead)."""
 ROWS = 4096
 
 
@@ -44,12 +44,12 @@ def lines(a: Tensor, v: Tensor, rounds: int = 5) -> tuple[Tensor, Tensor] | None
     Lloyd's rounds over lines through the origin, rows weighing as much as they drive h = v · a.
     Only rows of one sign of h count, that with the larger Σ h²: a feature behind a ReLU may look
     different when it is negative, without being a second feature. Returns unit directions (k,), or
-    None unless each carries at least `SHARE` of Σ h² and both together `BOTH`.
+    None unless each has `LEAST` rows, carries at least `SHARE` of Σ h², and both together `BOTH`.
     """
     h = a @ v
     same_sign = h > 0 if float((h * h.abs()).sum()) > 0 else h < 0
     a, h = a[same_sign], h[same_sign]
-    if len(a) < LEAST:
+    if len(a) < 2 * LEAST:
         return None
     driven = a * h[:, None]
     unit = driven / driven.norm(dim=1, keepdim=True).clamp(min=1e-12)
@@ -60,7 +60,8 @@ def lines(a: Tensor, v: Tensor, rounds: int = 5) -> tuple[Tensor, Tensor] | None
         sums = [(driven * side[:, None]).sum(0) for side in (nearer, ~nearer)]
         first, second = (s / s.norm().clamp(min=1e-12) for s in sums)
     pair = torch.stack([first, second])
-    if abs(float(first @ second)) > APART:
+    rows = int(nearer.sum())
+    if abs(float(first @ second)) > APART or not LEAST <= rows <= len(a) - LEAST:
         return None
     parts = (a @ torch.linalg.pinv(pair)) * (pair @ v)  # what each carries beyond the other
     total = h.square().sum().clamp(min=1e-12)
@@ -104,7 +105,7 @@ def split_shared(run: "Run", names: Iterable[str]) -> int:
             on = g[r] > ON  # (C, N)
             served = on.float().mean(1)
             dead = (served == 0).nonzero()[:, 0].tolist()
-            rare = (served * on.shape[1] >= LEAST) & (served < RARE)
+            rare = (served * on.shape[1] >= 2 * LEAST) & (served < RARE)
             for c in sorted(rare.nonzero()[:, 0].tolist(), key=lambda c: -float(served[c])):
                 if not dead:
                     break

@@ -79,6 +79,8 @@ def test_too_few_rows_of_one_sign_decide_nothing() -> None:
     a = torch.eye(2).repeat(3, 1)
     assert moves.lines(a, torch.ones(2)) is None
     assert moves.lines(a.repeat(2, 1), torch.ones(2)) is not None
+    few = torch.cat([torch.eye(2)[:1].repeat(30, 1), torch.eye(2)[1:].repeat(5, 1)])
+    assert moves.lines(few, torch.ones(2)) is None, "five rows make no line, whatever they carry"
 
 
 def test_a_feature_that_looks_different_when_negative_is_one_feature() -> None:

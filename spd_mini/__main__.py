@@ -129,6 +129,7 @@ def _run(
             "restarts": config.restarts,
             "restart_losses": d.info["restart_losses"],
             "splits": d.info["splits"],
+            "pruned": d.info["pruned"],
             "seeds_side_by_side": len(seeds),
             "target_restarts": target.training_info["restarts"],
             "target_seconds": trained - started,

@@ -29,7 +29,12 @@ def save(run: Run, path: str | Path) -> None:
         tensors |= {f"adam/{k}/{name}": v for k, v in run.optimizer.state[param].items()}
     tensors["noise"], tensors["data"] = run.noise.get_state(), run.batches.state()
     tensors["log"] = torch.from_numpy(run.log)
-    counts = {"step": run.step, "drawn": run.batches.drawn, "splits": run.splits}
+    counts = {
+        "step": run.step,
+        "drawn": run.batches.drawn,
+        "splits": run.splits,
+        "pruned": run.pruned,
+    }
     meta = {**counts, "chosen": run.chosen, **identity(run)}
     storage.write(path, "checkpoint", tensors, meta)
 
@@ -54,5 +59,5 @@ def restore(run: Run, path: str | Path) -> None:
     run.noise.set_state(tensors["noise"])
     run.batches.skip(meta["drawn"], tensors["data"])
     run.log, run.step, run.warmed_up = tensors["log"].numpy(), meta["step"], True
-    run.splits = meta["splits"]
+    run.splits, run.pruned = meta["splits"], meta["pruned"]
     run.chosen = [(best, losses) for best, losses in meta["chosen"]] if meta["chosen"] else None

@@ -106,6 +106,9 @@ class Config:
     differ per module. 0 = never: gradient descent alone, as in the paper."""
     split_until: float = 0.5
     """Fraction of the steps after which nothing is split any more."""
+    prune_at: float | Mapping[str, float] = 0.0
+    """Fraction of the steps at which dead subcomponents are removed, the other discrete move (see
+    `moves`); may differ per module. 0 = never."""
     shortcuts: bool = True
     """Let a target that offers exact shortcuts of its own use them in the training step."""
     log_every: int = 50
@@ -145,6 +148,11 @@ class Config:
             fraction = getattr(self, name)
             if not 0 < fraction <= 1:
                 raise ValueError(f"Config.{name} must be in (0, 1], got {fraction}")
+        times = self.prune_at if isinstance(self.prune_at, Mapping) else {"": self.prune_at}
+        for key, fraction in times.items():
+            if not 0 <= fraction < 1:
+                name = f"prune_at['{key}']" if key else "prune_at"
+                raise ValueError(f"Config.{name} must be in [0, 1), got {fraction}")
         exponents = list(self.p.values()) if isinstance(self.p, Mapping) else [self.p]
         for e in exponents:
             ends = (e.start, e.end) if isinstance(e, Schedule) else (e,)
@@ -178,7 +186,8 @@ class Config:
 
     def check_patterns(self, modules: Sequence[str]) -> None:
         """Raises ValueError for a pattern of a per-module field that matches no module."""
-        for field_name in ("C", "p", "importance_scale", "frequency_coeff", "split_every"):
+        fields = ("C", "p", "importance_scale", "frequency_coeff", "split_every", "prune_at")
+        for field_name in fields:
             table = getattr(self, field_name)
             for pattern in table if isinstance(table, Mapping) else ():
                 if pattern != "*" and not any(fnmatchcase(m, pattern) for m in modules):
@@ -213,6 +222,12 @@ class Config:
         every = self.split_every
         every = lookup(every, module, 0) if isinstance(every, Mapping) else every
         return bool(every and step and step % every == 0 and step <= self.split_until * self.steps)
+
+    def prunes_at(self, step: int, module: str) -> bool:
+        """Whether dead subcomponents of a module are removed before this step."""
+        at = self.prune_at
+        at = lookup(at, module, 0.0) if isinstance(at, Mapping) else at
+        return bool(at) and step == int(at * self.steps)
 
     def lr_factor(self, step: int) -> float:
         """Factor on both learning rates at a step: linear warm-up times the decay."""

@@ -402,7 +402,9 @@ def test_an_experiment_with_discrete_moves_has_a_twin_without() -> None:
     plain: Any = EXPERIMENTS["tms-5-2"]
     plain = dataclasses.replace(plain, config=Config(split_every={"encoder": 0}))
     split = dataclasses.replace(
-        plain, config=Config(steps=70, split_every={"encoder": 0, "*": 50}), name="b"
+        plain,
+        config=Config(steps=70, split_every={"encoder": 0, "*": 50}, prune_at=0.5),
+        name="b",
     )
     both = ledger_data.with_twins({"tms-5-2": plain, "b": split, "c": plain})
     assert list(both) == ["tms-5-2", "b", "b-gradient", "c"]
@@ -411,7 +413,7 @@ def test_an_experiment_with_discrete_moves_has_a_twin_without() -> None:
     assert [n for n in PRESETS if n.endswith("-gradient")] == [
         f"{n}-gradient"
         for n, preset in EXPERIMENTS.items()
-        if ledger_data.splits(preset.config.split_every)
+        if ledger_data.moves(preset.config.split_every, preset.config.prune_at)
     ]
 
 
@@ -628,10 +630,13 @@ def test_the_page_says_how_subcomponents_move_and_on_what_data() -> None:
     assert "gradient descent alone.\n" in ledger_page.render(data)
     second |= {"config.split_every": [["hidden", 0], ["*", 50]], "spd_feature_probability": 0.01}
     text = ledger_page.render(data)
-    assert "In `tms-40-10`, shared subcomponents are split now and then, a discrete move" in text
+    assert "In `tms-40-10` shared subcomponents are split now and then: discrete moves." in text
     assert "In `tms-40-10`, features are on more rarely during the decomposition" in text
     first["config.split_every"] = 50
-    assert "In `tms-5-2`, `tms-40-10`, shared subcomponents are split" in ledger_page.render(data)
+    first["config.prune_at"] = [["hidden", 0.0], ["*", 0.5]]
+    text = ledger_page.render(data)
+    assert "In `tms-5-2`, `tms-40-10` shared subcomponents are split now and then, in " in text
+    assert "then, in `tms-5-2` dead ones are removed once: discrete moves." in text
 
 
 def test_numbers_do_not_break_over_lines() -> None:

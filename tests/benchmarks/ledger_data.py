@@ -39,11 +39,10 @@ GRADIENT = "-gradient"
 """Ends the name of an experiment's twin without discrete moves."""
 
 
-def splits(every: Any) -> bool:
-    """Whether a `Config.split_every`, or its description, asks for splits anywhere."""
-    if isinstance(every, Mapping):
-        every = list(every.items())
-    return any(n for _, n in every) if isinstance(every, list) else bool(every)
+def moves(*options: Any) -> bool:
+    """Whether `Config.split_every` or `Config.prune_at`, or their descriptions, ask for a move."""
+    tables = (o.items() if isinstance(o, Mapping) else o for o in options)
+    return any(any(n for _, n in t) if not isinstance(t, int | float) else bool(t) for t in tables)
 
 
 def with_twins(presets: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,8 +50,9 @@ def with_twins(presets: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, preset in presets.items():
         found[name] = preset
-        if splits(preset.config.split_every):
-            config, twin = dataclasses.replace(preset.config, split_every=0), name + GRADIENT
+        if moves(preset.config.split_every, preset.config.prune_at):
+            config = dataclasses.replace(preset.config, split_every=0, prune_at=0.0)
+            twin = name + GRADIENT
             found[twin] = dataclasses.replace(preset, name=twin, config=config)
     return found
 

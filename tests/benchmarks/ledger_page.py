@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from benchmarks.ledger_data import FIRST_SEED, GRADIENT, PLAN, PRESETS, Data, splits
+from benchmarks.ledger_data import FIRST_SEED, GRADIENT, PLAN, PRESETS, Data, moves
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -147,10 +147,14 @@ def recipes(data: Data, cpu: dict[str, Runs]) -> str:
         return ", ".join(f"`{name}`" for name, then in settings.items() if holds(then))
 
     text = "Subcomponents move by gradient descent alone."
-    if some := names(lambda then: splits(then.get("config.split_every", 0))):
+    splits = names(lambda then: moves(then.get("config.split_every", 0)))
+    prunes = names(lambda then: moves(then.get("config.prune_at", 0)))
+    said = [f"in {splits} shared subcomponents are split now and then"] if splits else []
+    said += [f"in {prunes} dead ones are removed once"] if prunes else []
+    if said:
         text = (
-            f"In {some}, shared subcomponents are split now and then, a discrete move; all others "
-            f"move by gradient descent alone. The same without it ends in `{GRADIENT}`."
+            f"I{', '.join(said)[1:]}: discrete moves. All else is gradient descent alone. The same "
+            f"without these moves ends in `{GRADIENT}`."
         )
     if some := names(lambda then: then.get("spd_feature_probability")):
         text += (

@@ -201,7 +201,7 @@ _OURS = Config(
     lr=1e-2,
     gate_lr=5e-2,
     lr_warmup_steps=50,
-    importance_coeff=Schedule(3e-5, 4e-6, until=0.7, log=True),
+    importance_coeff=Schedule(3e-5, 2.5e-6, until=0.7, log=True),
     p={"*W_in": Schedule(2.0, 0.8, until=0.7), "*W_out": 0.5},
     importance_scale={"*W_out": 1.5},
     frequency_coeff={"*W_in": 5.0},
@@ -209,15 +209,18 @@ _OURS = Config(
     gate_hidden=8,
     layerwise_masks="shared",
     faithfulness_warmup_steps=200,
+    # Gradient descent alone leaves some subcomponents that serve two features, the more so the
+    # closer the columns of W_in lie, and dead ones that grow into second ones for a feature.
+    split_every={"*W_in": 150},
+    split_until=0.75,
+    prune_at={"*W_in": 0.62},
 )
 RESID_MLP_1 = Preset("resid-mlp-1", 100, 50, 1, _OURS, _PAPER)
 _PAPER_2 = dataclasses.replace(_PAPER, C=400, steps=50_000, lr=1e-3)
-# With more layers the columns of one W_in lie closer to each other, and gradient descent leaves
-# subcomponents that serve two features: hence the splits.
 _OURS_2 = dataclasses.replace(
     _OURS,
     C={"*W_in": 140, "*W_out": 32},
-    steps=4000,
+    steps=3000,
     batch_size=512,
     gate_lr=3e-2,
     importance_coeff=Schedule(3e-5, 1.2e-6, until=0.65, log=True),
@@ -225,12 +228,10 @@ _OURS_2 = dataclasses.replace(
     importance_scale={"*W_out": 2.0},
     frequency_coeff={"*W_in": Schedule(5.0, 3.0, until=0.65)},
     faithfulness_coeff=Schedule(1.0, 30.0, until=0.9),
-    split_every={"*W_in": 150},
-    split_until=0.55,
 )
 RESID_MLP_2 = Preset("resid-mlp-2", 100, 25, 2, _OURS_2, _PAPER_2)
 _PAPER_3 = dataclasses.replace(
     _PAPER_2, C=500, steps=200_000, importance_coeff=5e-6, gate_hidden=128
 )
-_OURS_3 = dataclasses.replace(_OURS_2, C={"*W_in": 150, "*W_out": 24}, steps=6000)
+_OURS_3 = dataclasses.replace(_OURS_2, C={"*W_in": 150, "*W_out": 24}, steps=5000)
 RESID_MLP_3 = Preset("resid-mlp-3", 102, 17, 3, _OURS_3, _PAPER_3)

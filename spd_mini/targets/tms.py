@@ -178,7 +178,7 @@ _PAPER_40 = dataclasses.replace(_PAPER, C=200, importance_coeff=1e-4, p=2.0)
 # instead of 0.05): a change of data distribution.
 _OURS_40 = dataclasses.replace(
     _OURS,
-    C=320,
+    C=200,
     steps=2000,
     batch_size=160,
     lr=4e-2,
@@ -209,7 +209,7 @@ TMS_40_10_ID = dataclasses.replace(
     identity=True,
     config=dataclasses.replace(
         _OURS_40,
-        C={"hidden": 40, "*": 320},
+        C={"hidden": 40, "*": 200},
         importance_coeff=Schedule(3e-5, 5e-4, until=0.7, log=True),
         importance_scale={"hidden": 0.6},
         frequency_coeff={"hidden": 0.0, "*": 1.0},

@@ -10,7 +10,11 @@ import answers_ch01
 import answers_ch02
 import answers_ch03
 import answers_ch04
-from spd_mini.exercises import Wrong, ch01, ch02, ch03, ch04
+import answers_ch05
+import answers_ch06
+import answers_ch07
+import answers_ch08
+from spd_mini.exercises import Wrong, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08
 
 Check = Callable[[Any], None]
 CHAPTERS = [
@@ -18,6 +22,10 @@ CHAPTERS = [
     (ch02, answers_ch02),
     (ch03, answers_ch03),
     (ch04, answers_ch04),
+    (ch05, answers_ch05),
+    (ch06, answers_ch06),
+    (ch07, answers_ch07),
+    (ch08, answers_ch08),
 ]
 RIGHT = [pair for _, answers in CHAPTERS for pair in answers.RIGHT]
 MISTAKES = [triple for _, answers in CHAPTERS for triple in answers.MISTAKES]

@@ -83,7 +83,11 @@ AIMS = {
     "resid-mlp-2": Plan(TEN, 16, 180),
     "resid-mlp-3": Plan(TEN, 12, 600),
 }
-PLAN = {name: AIMS[name.removesuffix(GRADIENT)] for name in PRESETS}
+SLOW = ("resid-mlp-2", "resid-mlp-3")
+PLAN = {name: AIMS[name.removesuffix(GRADIENT)] for name in PRESETS} | {
+    name + GRADIENT: dataclasses.replace(AIMS[name], seeds=range(FIRST_SEED, FIRST_SEED + 3))
+    for name in SLOW  # minutes a run, and none of these has been seen to succeed
+}
 
 
 # Presets: a run counts as long as the preset that made it still stands

@@ -32,8 +32,7 @@ def save(run: Run, path: str | Path) -> None:
     counts = {
         "step": run.step,
         "drawn": run.batches.drawn,
-        "splits": run.splits,
-        "pruned": run.pruned,
+        "moves": run.moves,
     }
     meta = {**counts, "chosen": run.chosen, **identity(run)}
     storage.write(path, "checkpoint", tensors, meta)
@@ -59,5 +58,5 @@ def restore(run: Run, path: str | Path) -> None:
     run.noise.set_state(tensors["noise"])
     run.batches.skip(meta["drawn"], tensors["data"])
     run.log, run.step, run.warmed_up = tensors["log"].numpy(), meta["step"], True
-    run.splits, run.pruned = meta["splits"], meta["pruned"]
+    run.moves = meta["moves"]
     run.chosen = [(best, losses) for best, losses in meta["chosen"]] if meta["chosen"] else None

@@ -107,8 +107,11 @@ class Config:
     split_until: float = 0.5
     """Fraction of the steps after which nothing is split any more."""
     prune_at: float | Mapping[str, float] = 0.0
-    """Fraction of the steps at which dead subcomponents are removed, the other discrete move (see
+    """Fraction of the steps at which dead subcomponents are removed, the second discrete move (see
     `moves`); may differ per module. 0 = never."""
+    birth_from: float = 0.0
+    """Fraction of the steps from which the searches of `split_every` also give inputs that nothing
+    serves to a dead subcomponent, the third discrete move (see `moves`). 0 = never."""
     shortcuts: bool = True
     """Let a target that offers exact shortcuts of its own use them in the training step."""
     log_every: int = 50
@@ -153,6 +156,10 @@ class Config:
             if not 0 <= fraction < 1:
                 name = f"prune_at['{key}']" if key else "prune_at"
                 raise ValueError(f"Config.{name} must be in [0, 1), got {fraction}")
+        if not 0 <= self.birth_from < 1:
+            raise ValueError(f"Config.birth_from must be in [0, 1), got {self.birth_from}")
+        if self.birth_from and not self.split_every:
+            raise ValueError("Config.birth_from needs split_every > 0: births go with its searches")
         exponents = list(self.p.values()) if isinstance(self.p, Mapping) else [self.p]
         for e in exponents:
             ends = (e.start, e.end) if isinstance(e, Schedule) else (e,)
@@ -222,6 +229,11 @@ class Config:
         every = self.split_every
         every = lookup(every, module, 0) if isinstance(every, Mapping) else every
         return bool(every and step and step % every == 0 and step <= self.split_until * self.steps)
+
+    def births_at(self, step: int, module: str) -> bool:
+        """Whether inputs of a module that nothing serves are given away before this step."""
+        begun = self.birth_from > 0 and step >= self.birth_from * self.steps
+        return begun and self.splits_at(step, module)
 
     def prunes_at(self, step: int, module: str) -> bool:
         """Whether dead subcomponents of a module are removed before this step."""

@@ -69,7 +69,7 @@ class Run:
         self.pending: list[Tensor] = []  # per-step losses (terms, R) still on the device
         self.log = np.zeros((0, len(TERMS), R), dtype=np.float64)
         self.chosen: list[tuple[int, list[float]]] | None = None  # restart kept early, all losses
-        self.splits = self.pruned = 0  # discrete moves made so far, in all restarts
+        self.moves = dict.fromkeys(moves.MOVES, 0)  # discrete moves made so far, in all restarts
 
     def set_parameters(
         self, params: Mapping[str, Tensor], adam: Mapping[str, Mapping[str, Tensor]] | None = None
@@ -129,10 +129,7 @@ class Run:
         c = self.config
         if self.step >= c.restarts_until * c.steps and self.log.shape[2] > len(self.seeds):
             self.keep_best_restart()
-        if due := [n for n in self.free if c.splits_at(self.step, n)]:
-            self.splits += moves.split_shared(self, due)
-        if due := [n for n in self.free if c.prunes_at(self.step, n)]:
-            self.pruned += moves.prune_dead(self, due)
+        moves.make(self)
         x, weight = self.batches.next()
         factor = c.lr_factor(self.step)
         for group, lr in zip(self.optimizer.param_groups, (c.lr, c.gate_lr or c.lr), strict=True):
@@ -277,8 +274,7 @@ class Run:
             "restart_losses": chosen[1],
             "chosen_restart": chosen[0] if self.chosen else restart,
             "loss": score,
-            "splits": self.splits,
-            "pruned": self.pruned,
+            **self.moves,
             "device": str(self.target.device),
             "threads": torch.get_num_threads(),
         }

@@ -404,7 +404,7 @@ def test_an_experiment_with_discrete_moves_has_a_twin_without() -> None:
     plain = dataclasses.replace(plain, config=Config(split_every={"encoder": 0}))
     split = dataclasses.replace(
         plain,
-        config=Config(steps=70, split_every={"encoder": 0, "*": 50}, prune_at=0.5),
+        config=Config(steps=70, split_every={"encoder": 0, "*": 50}, prune_at=0.5, birth_from=0.6),
         name="b",
     )
     both = ledger_data.with_twins({"tms-5-2": plain, "b": split, "c": plain})

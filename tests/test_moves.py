@@ -1,4 +1,4 @@
-"""Splitting shared subcomponents: found where there are two, and nothing computed changes."""
+"""Splits, pruning and births: made where they are due, and nothing computed changes."""
 
 import dataclasses
 from pathlib import Path
@@ -36,10 +36,10 @@ def sample(n: int, g: torch.Generator) -> Tensor:
     return x
 
 
-def planted(reads: dict[int, dict[int, float]], restarts: int = 1) -> Run:
+def planted(reads: dict[int, dict[int, float]], restarts: int = 1, pieces: int = C) -> Run:
     """A run in which piece c reads the features reads[c] and is on above |h| = 0.18; others off."""
     torch.manual_seed(0)
-    config = dataclasses.replace(CONFIG, restarts=restarts)
+    config = dataclasses.replace(CONFIG, restarts=restarts, C=pieces)
     run = Run(Wide(), sample, config, None, None, 0, torch.device("cpu"))
     with torch.no_grad():
         for w in run.gates:
@@ -88,6 +88,17 @@ def test_a_feature_that_looks_different_when_negative_is_one_feature() -> None:
     t = torch.linspace(0.2, 1, 20)[:, None]
     a = torch.cat([t * torch.tensor([1.0, 1.0]), -t * torch.tensor([1.0, 0.0])])
     assert moves.lines(a, torch.tensor([1.0, 0.5])) is None
+
+
+def test_two_features_of_opposite_sign_are_two_when_they_are_far_apart() -> None:
+    """Read as 1 and −1: orthogonal inputs are two lines, inputs 60° apart (cosine ½) are one."""
+    t = torch.linspace(0.2, 1, 20)[:, None]
+    first, v = t * torch.tensor([1.0, 0.0]), torch.tensor([1.0, -1.0])
+    found = moves.lines(torch.cat([first, t * torch.tensor([0.0, 1.0])]), v)
+    assert found is not None
+    assert sorted(line.abs().tolist() for line in found) == [[0, 1], [1, 0]]
+    leaning = -t * torch.tensor([0.5, 0.75**0.5])
+    assert moves.lines(torch.cat([first, leaning]), torch.tensor([1.0, 0.2])) is None
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
@@ -175,7 +186,9 @@ def test_steps_with_splits_repeat_and_resume(tmp_path: Path) -> None:
         with torch.no_grad():
             for p in target.parameters():
                 p.copy_(torch.randn(p.shape))
-        config = dataclasses.replace(CONFIG, C=20, lr=1e-2, gate_lr=3e-2, prune_at=0.3)
+        config = dataclasses.replace(
+            CONFIG, C=20, lr=1e-2, gate_lr=3e-2, prune_at=0.3, birth_from=0.3
+        )
         batches = source if source is not None else sparse(N_FEATURES)
         return Run(target, batches, config, ["encoder"], None, 0, torch.device("cpu"))  # type: ignore[arg-type]
 
@@ -190,8 +203,8 @@ def test_steps_with_splits_repeat_and_resume(tmp_path: Path) -> None:
         restore(rest, path)
         for _ in range(5):
             rest.train_step()
-        assert rest.splits == whole.splits
-        assert rest.pruned == whole.pruned > 0
+        assert rest.moves == whole.moves
+        assert whole.moves["pruned"] > 0
         for name, value in whole.params.items():
             assert torch.equal(value, rest.params[name]), name
 
@@ -269,3 +282,87 @@ def test_when_pruning_happens() -> None:
         Config(prune_at={"a": -0.1})
     with pytest.raises(ValueError, match=r"prune_at has a pattern 'b' that matches none"):
         Config(prune_at={"b": 0.3}).check_patterns(["a"])
+
+
+def test_rays_by_hand() -> None:
+    """Weight 5 × 2 on ±e₁ (its negative side the heavier), 4 × 1 on e₀, too few rows on e₂."""
+    e = torch.eye(3)
+    a = torch.cat(
+        [e[:1].repeat(4, 1), -e[1:2].repeat(3, 1), e[1:2].repeat(2, 1), e[2:].repeat(3, 1)]
+    )
+    a = torch.cat([a * torch.linspace(0.5, 2, 12)[:, None], 7 * e[:1]])
+    weight = torch.tensor([1.0] * 4 + [2.0] * 5 + [9.0] * 3 + [0.0])
+    found = list(moves.rays(a, weight))
+    assert [q.tolist() for q, _ in found] == [[0, -1, 0], [1, 0, 0]]
+    assert [rows.tolist() for _, rows in found] == [[4, 5, 6, 7, 8], [0, 1, 2, 3]]
+    assert list(moves.rays(a, torch.zeros(13))) == []
+
+
+SINGLES = {0: {2: 1.0}, 1: {7: 0.4}, 2: {0: -1.0}, 3: {1: 1.0}}
+"""Pieces 0 to 3 serve features 2, 7, 0 and 1; nothing serves 3, 4, 5 and 6."""
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_unserved_inputs_get_a_dead_piece_and_nothing_computed_changes(restarts: int) -> None:
+    run = planted(SINGLES, restarts, pieces=10)
+    with torch.no_grad():
+        run.params["V/map"][:, 8:] = 0.0  # what is taken over holds nothing: U V stays exactly
+        run.params["V/map"][:, 4:6, 3:7] = 0.3  # silent, with a part of the unserved columns
+        run.params["V/map"][:, 6:8] = 0.0
+        run.gates.b_out[:, 4:6] = -1.0
+        run.gates.w_in[:, 4:6], run.gates.w_out[:, 4:6] = 0.0, 0.0
+        run.gates.b_in[:, 4:6] = 0.0
+    before, old = product(run), {k: v.detach().clone() for k, v in run.params.items()}
+    assert moves.give_birth(run, ["map"]) == 4 * restarts
+    assert torch.allclose(product(run), before, atol=1e-6)
+    V = run.params["V/map"].detach()
+    for r in range(restarts):
+        read = [int(V[r, c].abs().argmax()) for c in range(6, 10)]
+        assert sorted(read) == [3, 4, 5, 6]
+        assert float(V[r, 4:6, 3:7].abs().max()) < 0.05, "handed over"
+        assert torch.equal(V[r, :4].abs() > 0.3, old["V/map"][r, :4].abs() > 0.3)
+        for c in range(6, 10):
+            assert any(torch.equal(run.gates.w_in[r, c], run.gates.w_in[r, k]) for k in range(4))
+    assert moves.give_birth(run, ["map"]) == 0, "everything is served now, in either sign"
+
+
+def test_births_end_with_the_dead_and_begin_with_the_dearest() -> None:
+    run = planted(SINGLES)
+    norms = run.target.weight["map"].norm(dim=0)
+    assert moves.give_birth(run, ["map"]) == C - 4
+    read = {int(row.abs().argmax()) for row in run.params["V/map"][0].detach()[4:]}
+    assert read == set(sorted((3, 4, 5, 6), key=lambda f: -float(norms[f]))[:2])
+    assert moves.give_birth(run, ["map"]) == 0, "two features are unserved and nothing is dead"
+
+
+def test_what_serves_one_sign_serves_the_other() -> None:
+    """On for h > 0.18 only: small and negative values of a feature that has a piece are no gap."""
+    run = planted({c: {c: 1.0} for c in range(N_FEATURES)}, pieces=12)
+    with torch.no_grad():
+        run.gates.w_out[:, :, 1] = 0.0
+    assert moves.give_birth(run, ["map"]) == 0
+
+
+def test_dense_pieces_serve_nobody_and_teach_nobody() -> None:
+    run = planted({c: {c: 1.0} for c in range(N_FEATURES)}, pieces=12)
+    with torch.no_grad():
+        run.gates.w_out[:, 5] = 0.0
+        run.gates.b_out[:, 5] = 2.0  # on for every input
+    assert moves.give_birth(run, ["map"]) == 1
+    V = run.params["V/map"][0].detach()
+    assert [int(row.abs().argmax()) for row in V[8:] if float(row.abs().max()) > 0.1] == [5]
+    with torch.no_grad():
+        run.gates.w_out.zero_()
+        run.gates.b_out.fill_(-1.0)
+    assert moves.give_birth(run, ["map"]) == 0, "no importance function to copy"
+
+
+def test_when_births_happen() -> None:
+    config = Config(steps=40, split_every={"a*": 4}, split_until=0.8, birth_from=0.6)
+    assert [s for s in range(40) if config.births_at(s, "a")] == [24, 28, 32]
+    assert not any(config.births_at(s, "b") for s in range(40))
+    assert not any(Config(steps=40, split_every=4).births_at(s, "a") for s in range(40))
+    with pytest.raises(ValueError, match=r"birth_from must be in \[0, 1\), got 1.2"):
+        Config(birth_from=1.2)
+    with pytest.raises(ValueError, match="birth_from needs split_every > 0"):
+        Config(birth_from=0.5)

@@ -214,6 +214,7 @@ _OURS = Config(
     split_every={"*W_in": 150},
     split_until=0.75,
     prune_at={"*W_in": 0.62},
+    birth_from=0.62,
 )
 RESID_MLP_1 = Preset("resid-mlp-1", 100, 50, 1, _OURS, _PAPER)
 _PAPER_2 = dataclasses.replace(_PAPER, C=400, steps=50_000, lr=1e-3)

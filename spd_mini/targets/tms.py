@@ -211,7 +211,7 @@ TMS_40_10_ID = dataclasses.replace(
         _OURS_40,
         C={"hidden": 40, "*": 200},
         importance_coeff=Schedule(3e-5, 5e-4, until=0.7, log=True),
-        importance_scale={"hidden": 0.6},
+        importance_scale={"hidden": 0.7},
         frequency_coeff={"hidden": 0.0, "*": 1.0},
         p={"hidden": 0.5, "*": Schedule(2.0, 0.7, until=0.7)},
         faithfulness_coeff=Schedule(1.0, 10.0, log=True),

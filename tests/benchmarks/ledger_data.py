@@ -51,7 +51,7 @@ def with_twins(presets: Mapping[str, Any]) -> dict[str, Any]:
     for name, preset in presets.items():
         found[name] = preset
         if moves(preset.config.split_every, preset.config.prune_at):
-            config = dataclasses.replace(preset.config, split_every=0, prune_at=0.0)
+            config = dataclasses.replace(preset.config, split_every=0, prune_at=0.0, birth_from=0.0)
             twin = name + GRADIENT
             found[twin] = dataclasses.replace(preset, name=twin, config=config)
     return found

@@ -68,10 +68,10 @@ def nudged(module: nn.Module, pieces: dict[str, Tensor], by: float, x: Tensor) -
     """Output with `by` times a component's weights added to the target's."""
     with torch.no_grad():
         for name, piece in pieces.items():
-            module.get_submodule(name).weight.add_(by * piece)  # type: ignore[operator, union-attr]
+            module.get_submodule(name).weight.add_(by * piece)  # type: ignore[operator]
         out = module(x)
         for name, piece in pieces.items():
-            module.get_submodule(name).weight.sub_(by * piece)  # type: ignore[operator, union-attr]
+            module.get_submodule(name).weight.sub_(by * piece)  # type: ignore[operator]
     return out
 
 
@@ -250,7 +250,7 @@ def test_zero_rows_are_left_out_exactly() -> None:
         terms, cutoff = run.losses(x, examples)
         grads = torch.autograd.grad(terms.sum(), list(run.params.values()))
         results.append(torch.cat([terms.flatten(), cutoff, *(g.flatten() for g in grads)]))
-    assert torch.allclose(*results, rtol=1e-5, atol=1e-8)
+    assert torch.allclose(results[0], results[1], rtol=1e-5, atol=1e-8)
 
 
 def test_zero_rows_stay_where_they_reach_a_matrix_as_something_else() -> None:
@@ -394,7 +394,7 @@ def test_the_true_components_are_recovered() -> None:
     assert r.reasons == []
     assert r.identity_errors == {"encoder": 0, "decoder": 0}
     assert r.live == {"encoder": 3, "decoder": 3}
-    assert (r.mmcs, r.ml2r) == (pytest.approx(1), pytest.approx(1))
+    assert [r.mmcs, r.ml2r] == pytest.approx([1, 1])
     assert r.mmcs_null is not None
     assert 0.7 < r.mmcs_null < 1
     assert max(r.faithfulness_relative.values()) < 1e-6
@@ -429,7 +429,7 @@ def test_merged_components_are_not_recovered() -> None:
     r = apd.report(by_hand(U, V, rank=2), truth())
     assert r.identity_errors == {"encoder": 2, "decoder": 2}
     assert r.live["encoder"] == 2
-    assert (r.mmcs, r.ml2r) == (pytest.approx(1), pytest.approx(1))  # blind to the merge
+    assert [r.mmcs, r.ml2r] == pytest.approx([1, 1])  # blind to the merge
     assert r.reasons[0] == "encoder: 2 wrong entries in the identity pattern"
 
 
@@ -456,6 +456,30 @@ def test_outputs_of_chosen_components() -> None:
     assert torch.allclose(d(x), triangle()(x), atol=1e-6)
     only = torch.tensor([[False, True, False, False]]).expand(5, 4)
     assert torch.allclose(d(x, only), torch.relu(x * torch.tensor([0.0, 1.0, 0.0])), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_five_components_of_tms_5_2() -> None:
+    """The authors' settings, a fifth of the steps: one component a feature, all of them shrunk.
+
+    Which seeds succeed is chance (the claim is two of three); what a success looks like is not:
+    the paper reports MMCS 0.998 and ML2R 0.893.
+    """
+    preset = toy.TMS_5_2
+    target = preset.train(0)
+    config = dataclasses.replace(apd.PAPER["tms-5-2"], steps=4000)
+    data = preset.sampler(paper=True)
+    ds = apd.decompose(target, data, config, [1, 2, 3], tied=target.tied, device="cpu")
+    reports = [apd.report(d, target.truth()) for d in ds]
+    found = [r for r in reports if not any(r.identity_errors.values())]
+    assert len(found) >= 2
+    for r in found:
+        assert r.live["encoder"] == 5
+        assert r.mmcs is not None
+        assert r.ml2r is not None
+        assert r.mmcs > 0.995
+        assert 0.87 < r.ml2r < 0.92
+        assert not r.recovered  # shrunk: METHOD asks for ML2R of 0.95 at least
 
 
 # Errors

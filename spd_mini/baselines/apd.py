@@ -58,7 +58,7 @@ PAPER: Mapping[str, APDConfig] = {
 def decompose(
     target: nn.Module,
     sample: Sample | Iterable[Any],
-    config: APDConfig | Sequence[APDConfig] = APDConfig(),  # noqa: B008
+    config: APDConfig | Sequence[APDConfig] | None = None,
     seeds: Iterable[int] = (0,),
     modules: Sequence[str] | None = None,
     tied: Mapping[str, str] | None = None,
@@ -70,13 +70,15 @@ def decompose(
     sample: draws inputs (n, d) without row weights, all-zero ones included (batch top-k counts
         examples). Zero rows are left out of the arithmetic where that is exact: where they reach
         every matrix as zeros. They still count, in top-k's budget and in every mean.
-    config: settings that stand side by side may differ in `topk` and in the losses' weights.
+    config: by default the authors' for TMS 5-2. Settings that stand side by side, in a list, may
+        differ in `topk` and in the losses' weights.
 
     Returns the results setting by setting, and seed by seed within. All runs see the same batches,
     whatever the seeds; a seed gives its initialisation, and the same result in any company (up to
     the rounding of batched products). Raises ValueError for bad input and FloatingPointError,
     naming step and loss term, when a loss is not finite.
     """
+    config = APDConfig() if config is None else config
     configs = [config] if isinstance(config, APDConfig) else list(config)
     seeds = list(seeds)
     if not configs or not seeds or len(set(seeds)) < len(seeds):

@@ -174,6 +174,14 @@ def test_starts_with_transposed_columns_where_shapes_allow() -> None:
     assert torch.allclose(oblong.E.norm(dim=2), torch.ones(1, 5))
 
 
+def test_a_large_dictionary_starts_near_the_identity() -> None:
+    """Each of 4000 directions in the plane reads 2 · 2 / 4000 of its own part of a."""
+    a = randn(6, 2)
+    weights = tc.initial(2, 2, 4000, seed=0)
+    assert torch.allclose(weights.E.norm(dim=2), torch.full((1, 4000), 1e-3))
+    assert torch.allclose(tc.decode(weights, tc.encode(weights, a))[0], a, atol=0.15)
+
+
 @pytest.mark.parametrize("topk", [None, 2])
 def test_training_explains_the_layer(topk: int | None) -> None:
     """The triangle's three directions, through an identity."""

@@ -130,11 +130,16 @@ def around(wrapped: Target, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def initial(d_in: int, d_out: int, size: int, seed: int) -> Weights:
-    """Random unit columns for D, E = Dᵀ (rows of their own where d_in ≠ d_out), biases 0."""
+    """Random unit columns for D; E = s Dᵀ, or rows of its own where d_in ≠ d_out; biases 0.
+
+    s = min(1, 2 d_in / size), so that a large dictionary starts near ŷ = a and not far beyond: half
+    of its latents are positive on an input.
+    """
     generator = torch.Generator().manual_seed(stream(seed, 0))
     D = unit_columns(torch.randn(1, d_out, size, generator=generator))
     E = D if d_in == d_out else unit_columns(torch.randn(1, d_in, size, generator=generator))
-    return Weights(E.mT.clone(), torch.zeros(1, size, 1), D, torch.zeros(1, d_out, 1))
+    E = min(1.0, 2 * d_in / size) * E.mT
+    return Weights(E, torch.zeros(1, size, 1), D, torch.zeros(1, d_out, 1))
 
 
 def filled_up(weights: Weights, size: int) -> Weights:

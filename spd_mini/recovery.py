@@ -117,18 +117,22 @@ def live(g: Tensor) -> Tensor:
     return g.flatten(0, -2).max(0).values > OFF
 
 
-def best_columns(W: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-    """For each column j of W: best cosine with any subcomponent's column j, and its norm ratio.
+def match_columns(W: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
+    """For each column j of W: best cosine with any piece's column j, and that column's norm ratio.
 
-    W: (d_out, d_in); U: (d_out, C); V: (C, d_in). Subcomponent c's column j is U_c V_cj.
-    Returns cosines (d_in,) and ratios (d_in,) ‖U_c V_cj‖ / ‖W_j‖ of the best-matching c.
+    W: (d_out, d_in); pieces: (C, d_out, d_in), of any rank. Returns cosines (d_in,) and ratios
+    (d_in,) ‖P_c,j‖ / ‖W_j‖ of the best-matching piece.
     """
-    columns = U.mT[:, :, None] * V[:, None, :]  # (C, d_out, d_in)
-    norms = columns.norm(dim=1)
+    norms = pieces.norm(dim=1)
     target_norms = W.norm(dim=0)
-    cosines = (columns * W).sum(1) / (norms * target_norms).clamp(min=1e-12)
+    cosines = (pieces * W).sum(1) / (norms * target_norms).clamp(min=1e-12)
     best, index = cosines.max(0)
     return best, norms.gather(0, index[None])[0] / target_norms.clamp(min=1e-12)
+
+
+def best_columns(W: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+    """`match_columns` for subcomponents: U (d_out, C), V (C, d_in); c's column j is U_c V_cj."""
+    return match_columns(W, U.mT[:, :, None] * V[:, None, :])
 
 
 def mmcs(W: Tensor, U: Tensor, V: Tensor) -> float:

@@ -129,11 +129,19 @@ def diagnosis(report: Diagnosis) -> Figure:
         error, bound = report.errors[kind], BOUNDS.get(kind)
         over = bound is not None and error > bound
         left.plot([least, max(error, least)], [row, row], color=OKABE_ITO[6 if over else 5], lw=5)
-        left.text(max(error, least) * 1.3, row, f"{error:.3f}", va="center", fontsize=9)
+        left.text(
+            0.99,
+            row,
+            f"{error:.3f}" + " !" * over,
+            transform=left.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
         if bound is not None:
             left.plot([bound, bound], [row - 0.4, row + 0.4], color=INK, lw=1.5)
     left.axvline(1, color=INK, ls=":", lw=1)
-    top = max(10.0, *(30 * e for e in report.errors.values()))
+    top = max(100.0, *(100 * e for e in report.errors.values()))
     left.set(xscale="log", xlim=(least, top), yticks=range(len(names)))
     left.set(yticklabels=list(names.values()), xlabel="error (1 = knowing nothing); | = bound")
     left.invert_yaxis()

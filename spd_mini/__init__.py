@@ -14,6 +14,7 @@ from . import cluster, importance, losses, masks, recovery
 from .config import Config, Schedule
 from .decompose import decompose, sweep
 from .decomposition import Decomposition, load
+from .diagnose import diagnose
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Schedule",
     "cluster",
     "decompose",
+    "diagnose",
     "explore",
     "importance",
     "live",

@@ -28,6 +28,8 @@ def save(run: Run, path: str | Path) -> None:
     for name, param in run.params.items():
         tensors |= {f"adam/{k}/{name}": v for k, v in run.optimizer.state[param].items()}
     tensors["noise"], tensors["data"] = run.noise.get_state(), run.batches.state()
+    if run.adversary:
+        tensors["sources"] = run.adversary.r
     tensors["log"] = torch.from_numpy(run.log)
     counts = {
         "step": run.step,
@@ -55,6 +57,8 @@ def restore(run: Run, path: str | Path) -> None:
         for name in params
     }
     run.set_parameters(params, adam)
+    if run.adversary:
+        run.adversary.take(tensors["sources"].to(device))
     run.noise.set_state(tensors["noise"])
     run.batches.skip(meta["drawn"], tensors["data"])
     run.log, run.step, run.warmed_up = tensors["log"].numpy(), meta["step"], True

@@ -85,6 +85,11 @@ class Config:
     """Layerwise-reconstruction coefficient (β2)."""
     frequency_coeff: Scalar | Mapping[str, Scalar] = 0.0
     """Weight of the frequency penalty, relative to β3; may differ per module. 0 = off (paper)."""
+    adversary_coeff: Scalar = 0.0
+    """Weight of the reconstruction loss under masks whose sources climb against it, one for each
+    subcomponent, from step to step (see `adversary`). 0 = off (paper)."""
+    adversary_step: float = 0.1
+    """Length of each of their steps, in r."""
     mask_samples: int = 1
     """Mask draws per step (S)."""
     layerwise_masks: Literal["fresh", "shared"] = "fresh"
@@ -147,7 +152,7 @@ class Config:
             lr = getattr(self, name)
             if lr is not None and not (lr > 0 and math.isfinite(lr)):
                 raise ValueError(f"Config.{name} must be a positive number, got {lr}")
-        for name in ("restarts_until", "split_until"):
+        for name in ("restarts_until", "split_until", "adversary_step"):
             fraction = getattr(self, name)
             if not 0 < fraction <= 1:
                 raise ValueError(f"Config.{name} must be in (0, 1], got {fraction}")
@@ -167,7 +172,7 @@ class Config:
                 raise ValueError(f"Config.p must be > 0, got {e}")
         coeffs = {
             name: getattr(self, f"{name}_coeff")
-            for name in ("importance", "faithfulness", "recon", "layerwise")
+            for name in ("importance", "faithfulness", "recon", "layerwise", "adversary")
         }
         numbers = {f"{k}_coeff": c for k, c in coeffs.items() if not isinstance(c, Schedule)}
         numbers |= {f"importance_scale['{k}']": c for k, c in self.importance_scale.items()}
@@ -211,6 +216,12 @@ class Config:
         if C is None:
             raise ValueError(f"Config.C has no entry for module '{module}'; it has {list(self.C)}")
         return C
+
+    @property
+    def has_adversary(self) -> bool:
+        """Whether sources climb against the run at any time."""
+        c = self.adversary_coeff
+        return bool(c.start or c.end if isinstance(c, Schedule) else c)
 
     def frequency_of(self, module: str, progress: float) -> float:
         """Weight of a module's frequency penalty at `progress`; 0 where no pattern matches."""

@@ -120,10 +120,12 @@ def _train(
 
 def _progress(run: Run, seconds: float) -> str:
     recent = run.log[-run.config.log_every :, :, int(run.scores().argmin())].mean(0)
-    total, faith, recon, layer, imp = recent
+    total, faith, recon, layer, imp, *hostile = recent
     return (
         f"step {run.step:>5}/{run.config.steps} loss {total:.2e} faith {faith:.0e} "
-        f"recon {recon:.0e} layer {layer:.0e} imp {imp:.2f} {seconds:4.0f} s"
+        f"recon {recon:.0e} layer {layer:.0e} imp {imp:.2f} "
+        + "".join(f"adversary {loss:.0e} " for loss in hostile)
+        + f"{seconds:4.0f} s"
     )
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .decomposition import Decomposition
+from .diagnose import BOUNDS, Diagnosis
 from .recovery import Report
 
 OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#C2B000", "#0072B2", "#D55E00")
@@ -104,4 +105,64 @@ def history(d: Decomposition) -> Figure:
         ax.semilogy(d.history["step"], d.history[term], ls=dash, color=colour(i), label=term)
     ax.set(xlabel="training step", ylabel="loss (unweighted terms)")
     ax.legend(ncols=len(terms), frameon=False, fontsize=8, loc="upper right")
+    return fig
+
+
+def diagnosis(report: Diagnosis) -> Figure:
+    """Relative errors with the bounds of their warnings, and the pieces of every matrix.
+
+    Errors below 0.0001 are drawn as 0.0001.
+    """
+    least = 1e-4
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(9, 0.8 + 0.35 * max(6, len(report.matrices))), layout="constrained"
+    )
+    names = {
+        "unmasked": "every piece on",
+        "important": "only the important",
+        "rounded": "the same, rounded",
+        "random": "random masks",
+        "worst_shared": "worst mask, one for all",
+        "worst": "worst mask of each input",
+    }
+    for row, kind in enumerate(names):
+        error, bound = report.errors[kind], BOUNDS.get(kind)
+        over = bound is not None and error > bound
+        left.plot([least, max(error, least)], [row, row], color=OKABE_ITO[6 if over else 5], lw=5)
+        left.text(
+            0.99,
+            row,
+            f"{error:.3f}" + " !" * over,
+            transform=left.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
+        if bound is not None:
+            left.plot([bound, bound], [row - 0.4, row + 0.4], color=INK, lw=1.5)
+    left.axvline(1, color=INK, ls=":", lw=1)
+    top = max(100.0, *(100 * e for e in report.errors.values()))
+    left.set(xscale="log", xlim=(least, top), yticks=range(len(names)))
+    left.set(yticklabels=list(names.values()), xlabel="error (1 = knowing nothing); | = bound")
+    left.invert_yaxis()
+    doubted = {
+        n: len({*m.unsure, *m.shared, *(c for pair in m.duplicates for c in pair)})
+        for n, m in report.matrices.items()
+    }
+    parts = {
+        "live": [len(m.live) - doubted[n] for n, m in report.matrices.items()],
+        "live, in doubt": list(doubted.values()),
+        "dead": [m.dead for m in report.matrices.values()],
+    }
+    start = np.zeros(len(doubted))
+    looks = ((OKABE_ITO[5], ""), (OKABE_ITO[6], "///"), ("#dddddd", ""))
+    for (text, counts), (look, hatch) in zip(parts.items(), looks, strict=True):
+        right.barh(list(doubted), counts, left=start, color=look, hatch=hatch, label=text)
+        start += counts
+    right.invert_yaxis()
+    right.set(xlabel="subcomponents")
+    right.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    count = len(report.warnings)
+    kinds = ", ".join(dict.fromkeys(w.kind for w in report.warnings))
+    fig.suptitle(f"{count or 'No'} warning{'s' * (count != 1)}{': ' * bool(count)}{kinds}")
     return fig

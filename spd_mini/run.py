@@ -7,15 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import components, importance, losses, masks, moves
+from . import importance, losses, masks, moves
+from .adversary import Adversary
 from .allocator import keep_freed_memory
 from .config import Config, lookup, value_at
 from .data import Batches, Sample, stream
 from .decomposition import Decomposition
 from .importance import Gates
 from .model import Target
+from .start import initial
 
-TERMS = ("total", "faithfulness", "recon", "layerwise", "importance")
+TERMS: tuple[str, ...] = ("total", "faithfulness", "recon", "layerwise", "importance")
 
 
 class Run:
@@ -57,17 +59,16 @@ class Run:
         ends = np.cumsum(list(C.values())).tolist()
         self.columns = {n: slice(e - C[n], e) for n, e in zip(C, ends, strict=True)}
         self.scale = {n: lookup(config.importance_scale, n, 1.0) for n in self.target.names}
-        betas = (
-            config.faithfulness_coeff,
-            config.recon_coeff,
-            config.layerwise_coeff,
-            config.importance_coeff,
-        )
-        R, dtype = len(self.gates.b_out), self.gates.b_out.dtype
+        R, self.terms = len(self.gates.b_out), TERMS
+        self.adversary: Adversary | None = None
+        if config.has_adversary:
+            self.terms += ("adversary",)
+            self.adversary = Adversary(self.columns, R, config.adversary_step, first, device)
+        betas = [getattr(config, f"{term}_coeff") for term in self.terms[1:]]
         table = [[value_at(b, s / config.steps) for b in betas] for s in range(config.steps)]
-        self.coeffs = torch.tensor(table, device=device, dtype=dtype)  # (steps, 4)
+        self.coeffs = torch.tensor(table, device=device, dtype=self.gates.b_out.dtype)
         self.pending: list[Tensor] = []  # per-step losses (terms, R) still on the device
-        self.log = np.zeros((0, len(TERMS), R), dtype=np.float64)
+        self.log = np.zeros((0, len(self.terms), R), dtype=np.float64)
         self.chosen: list[tuple[int, list[float]]] | None = None  # restart kept early, all losses
         self.moves = dict.fromkeys(moves.MOVES, 0)  # discrete moves made so far, in all restarts
 
@@ -98,6 +99,8 @@ class Run:
         }
         self.set_parameters({k: t[kept] for k, t in self.params.items()}, adam)
         self.log = self.log[:, :, kept]
+        if self.adversary:
+            self.adversary.take(self.adversary.r[kept])
 
     def best_restarts(self) -> list[tuple[int, list[float]]]:
         """For each seed the restart with the lowest loss so far, and the losses of all of its."""
@@ -137,14 +140,18 @@ class Run:
         terms = self.losses(x, weight)
         total = self.coeffs[self.step] @ terms
         params = list(self.params.values())
-        for param, grad in zip(params, torch.autograd.grad(total.sum(), params), strict=True):
-            param.grad = grad
+        hostile = [self.adversary.r] if self.adversary else []
+        grads = torch.autograd.grad(total.sum(), params + hostile)
+        for param, grad in zip(params, grads, strict=False):
+            param.grad = grad.contiguous()  # fused Adam misreads any other layout, silently
         self.optimizer.step()
+        if self.adversary:
+            self.adversary.ascend(grads[-1])
         self.pending.append(torch.cat([total[None], terms]).detach())
         self.step += 1
 
     def losses(self, x: Tensor, weight: Tensor | None) -> Tensor:
-        """The four losses on one batch, in the order of TERMS[1:]: (4, R)."""
+        """The losses on one batch, in the order of `terms[1:]`: (4, R), or 5 with an adversary."""
         c, target = self.config, self.target
         progress = self.step / c.steps
         U, V = self.UV()
@@ -160,8 +167,9 @@ class Run:
             outs += passes.alone(m, mh)
         divergence = losses.DIVERGENCES[c.output_loss]
         errors = losses.recon(torch.cat(outs), passes.target_out, divergence, weight)
-        passes = errors.view(c.mask_samples, 1 + len(target.names), -1)
-        joint, alone = passes.split([1, len(target.names)], 1)
+        joint, alone = errors.view(c.mask_samples, 1 + len(target.names), -1).split(
+            [1, len(target.names)], 1
+        )
 
         p = {n: c.p_of(n, progress) for n in target.names}
         minimality = losses.importance_minimality(upper, p, self.scale, weight)
@@ -169,7 +177,11 @@ class Run:
         if any(frequency.values()):
             minimality = minimality + losses.frequency(upper, frequency, weight)
         faithfulness = losses.faithfulness(target.weight, U, V, target.tied)
-        return torch.stack([faithfulness, joint.mean((0, 1)), alone.mean((0, 1)), minimality])
+        terms = [faithfulness, joint.mean((0, 1)), alone.mean((0, 1)), minimality]
+        if self.adversary:
+            out = passes.joint(*self.draw_masks(lower, self.adversary))
+            terms.append(losses.recon(out, passes.target_out, divergence, weight))
+        return torch.stack(terms)
 
     def groups(self) -> list[list[str]]:
         """Modules with equally many rows: their importance MLPs run in one batched product."""
@@ -212,13 +224,14 @@ class Run:
         return dict(zip(names, joined.split(sizes, 1), strict=True))
 
     def draw_masks(
-        self, lower: Iterable[tuple[list[str], Tensor, Tensor]]
+        self, lower: Iterable[tuple[list[str], Tensor, Tensor]], adversary: Adversary | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Fresh stochastic masks m = g + (1 − g) r, and m · h: {name: (R, C, N)} each."""
+        """Masks m = g + (1 − g) r with r fresh or the adversary's, and m · h: {name: (R, C, N)}."""
         m: dict[str, Tensor] = {}
         mh: dict[str, Tensor] = {}
         for names, h, g in lower:
-            mask = masks.from_source(g, masks.uniform(g.shape, self.noise).to(g.dtype))
+            r = adversary.sources(names) if adversary else masks.uniform(g.shape, self.noise)
+            mask = masks.from_source(g, r.to(g.dtype))
             m |= self._split(names, mask)
             mh |= self._split(names, mask * h)
         return m, mh
@@ -232,10 +245,8 @@ class Run:
         bad = np.argwhere(~np.isfinite(block))
         if len(bad):
             i, _, restart = bad[0]
-            term = next(
-                (t for k, t in enumerate(TERMS) if k and not np.isfinite(block[i, k, restart])),
-                TERMS[0],
-            )
+            broken = ~np.isfinite(block[i, 1:, restart])
+            term = self.terms[1 + int(broken.argmax())] if broken.any() else TERMS[0]
             raise FloatingPointError(
                 f"loss term '{term}' is not finite at step {len(self.log) + i} "
                 f"(restart {restart}); lower the learning rate, or check the inputs' range"
@@ -262,7 +273,7 @@ class Run:
         every = self.config.log_every
         ends = sorted({*range(every, len(self.log) + 1, every), len(self.log)} - {0})
         history: dict[str, list[float]] = {"step": [float(e) for e in ends]}
-        for k, term in enumerate(TERMS):
+        for k, term in enumerate(self.terms):
             curve = self.log[:, k, best]
             history[term] = [float(curve[max(e - every, 0) : e].mean()) for e in ends]
         info = {
@@ -279,16 +290,3 @@ class Run:
             "threads": torch.get_num_threads(),
         }
         return Decomposition(self.target, U, V, gates, self.config, history, info)
-
-
-def initial(target: Target, C: Mapping[str, int], config: Config, seed: int) -> dict[str, Tensor]:
-    """Random parameters of one seed, by name, restarts leading."""
-    generator = torch.Generator().manual_seed(stream(seed, 0))
-    params: dict[str, Tensor] = {}
-    for n, W in target.weight.items():
-        if n not in target.tied:
-            U, V = components.init_components(W, C[n], config.restarts, generator)
-            params |= {f"U/{n}": U, f"V/{n}": V}
-    gates = importance.init_gates(sum(C.values()), config.gate_hidden, config.restarts, generator)
-    dtype = next(iter(target.weight.values())).dtype
-    return params | {f"gate/{k}": w.to(target.device, dtype) for k, w in gates._asdict().items()}

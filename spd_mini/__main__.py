@@ -130,6 +130,7 @@ def _run(
             "restart_losses": d.info["restart_losses"],
             "splits": d.info["splits"],
             "pruned": d.info["pruned"],
+            "merges": d.info["merges"],
             "births": d.info["births"],
             "seeds_side_by_side": len(seeds),
             "target_restarts": target.training_info["restarts"],

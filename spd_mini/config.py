@@ -113,10 +113,11 @@ class Config:
     """Fraction of the steps after which nothing is split any more."""
     prune_at: float | Mapping[str, float] = 0.0
     """Fraction of the steps at which dead subcomponents are removed, the second discrete move (see
-    `moves`); may differ per module. 0 = never."""
+    `moves`); may differ per module. 0 = never. Then, and at later searches of `split_every`, those
+    that are on only where another one is are merged into it, the third."""
     birth_from: float = 0.0
     """Fraction of the steps from which the searches of `split_every` also give inputs that nothing
-    serves to a dead subcomponent, the third discrete move (see `moves`). 0 = never."""
+    serves to a dead subcomponent, the fourth discrete move (see `moves`). 0 = never."""
     shortcuts: bool = True
     """Let a target that offers exact shortcuts of its own use them in the training step."""
     log_every: int = 50
@@ -260,6 +261,13 @@ class Config:
         span = max(self.steps - self.lr_warmup_steps, 1)
         done = max(step - self.lr_warmup_steps, 0) / span
         return warmup * 0.5 * (1 + math.cos(math.pi * done))
+
+    def merges_at(self, step: int, module: str) -> bool:
+        """Whether doubles of a module are merged before this step."""
+        at = self.prune_at
+        at = lookup(at, module, 0.0) if isinstance(at, Mapping) else at
+        later = self.splits_at(step, module) and step > at * self.steps
+        return self.prunes_at(step, module) or (bool(at) and later)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values; `from_dict` is its inverse."""

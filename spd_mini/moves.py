@@ -12,7 +12,8 @@ so everything afterwards is again the work of the losses.
 Pruning removes what no input switches on. Dead subcomponents still hold a few per cent of W, each
 a part of columns that live ones serve, and late in a run some grow from there into second ones for
 the same input. Without them the faithfulness loss hands their share of W to the live ones. A pruned
-one has no gradient any more; a later split may still use its place.
+one has no gradient any more; a later split may still use its place. From then on a subcomponent
+that is on only where another one is, a double, is merged into it.
 
 A birth does for inputs that no subcomponent serves what a split does for those that share one. What
 W reads of such an input is spread over many that are silent on it; a matrix that hardly uses a
@@ -35,6 +36,7 @@ from torch import Tensor
 from . import importance, losses
 from .config import Config
 from .importance import Gates
+from .lines import LEAST, lines, rays
 
 if TYPE_CHECKING:
     from .run import Run
@@ -43,65 +45,14 @@ ON = 0.5
 """A subcomponent serves an input when its importance exceeds this."""
 RARE = 0.2
 """Those that serve more than this share of the inputs are dense mechanisms and stay whole."""
-CLOSE = 0.9
-"""Least cosine between inputs that lie on one line."""
-APART = 0.6
-"""Largest cosine between two lines that count as two."""
-OPPOSITE = 0.3
-"""The same where h has opposite signs: one feature's two signs look up to 0.45 apart."""
-SHARE = 0.002
-"""Least part of the inner activation's square that the weaker line must carry."""
-BOTH = 0.8
-"""Least part that the two lines must carry together."""
-LEAST = 4
-"""Fewest served inputs that make a line, out of `ROWS` or a little more (single ones mislead)."""
 MISSED = 0.7
 """Least part of ‖W a‖ that served inputs must lack for a birth."""
 USUAL = 0.8
 """Quantile of the lengths of a module's inputs up to which small ones are scaled: a feature's small
 values switch nothing on, which does not make it unserved."""
+DOUBLE = 0.9
+"""Least part of the inputs of a double on which the other one is on, too."""
 ROWS = 4096
-
-
-def lines(a: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Two directions through the inputs a (N, k) that a read direction v (k,) serves.
-
-    Rows of one feature alone lie on one ray, rows of several in many places: the first line is the
-    row that those close to it carry the most of Σ h² with, h = v · a, the second the same among the
-    rows apart from the first. Rows of the sign of h that has the larger Σ h² are searched first: a
-    feature behind a ReLU may look different when it is negative, without being a second feature.
-    If they hold no second line, one among the other rows counts that is farther still (`OPPOSITE`).
-    Returns unit directions (k,), or None unless each has `LEAST` rows, carries at least `SHARE` of
-    Σ h², and both together `BOTH`.
-    """
-    h = a @ v
-    side = torch.sign((h * h.abs()).sum())
-    same_sign = h * side > 0
-    return _lines(a[same_sign], v, side) or _lines(a, v, side)
-
-
-def _lines(a: Tensor, v: Tensor, side: Tensor) -> tuple[Tensor, Tensor] | None:
-    h = a @ v
-    driven = a * h[:, None]
-    unit = driven / driven.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    cosines, found = unit @ unit.T, []
-    rest = h * side > 0
-    for _ in range(2):
-        close = (cosines > CLOSE) & rest
-        many = rest & (close.sum(1) >= LEAST)
-        if not bool(many.any()):
-            return None
-        centre = torch.where(many, close.to(h) @ h.square(), -1).argmax()
-        line = driven[close[centre]].sum(0)
-        found.append(line / line.norm())
-        rest = cosines[centre] < torch.where(h * side > 0, APART, OPPOSITE)
-    pair = torch.stack(found)
-    parts = (a @ torch.linalg.pinv(pair)) * (pair @ v)  # what each carries beyond the other
-    total = h.square().sum().clamp(min=1e-12)
-    carried = parts.square().sum(0) / total
-    missed = (h - parts.sum(1)).square().sum() / total
-    clear = float(carried.min()) >= SHARE and float(missed) <= 1 - BOTH
-    return (found[0], found[1]) if clear else None
 
 
 def copy(run: "Run", name: str, restart: int, c: int, to: int) -> None:
@@ -126,20 +77,36 @@ def sample(run: "Run") -> Tensor:
     return torch.cat([run.batches.next()[0] for _ in range(draws)])
 
 
-def importances(run: "Run", names: Iterable[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each module with its inputs on a new sample, and where its pieces are on, (R, C, N)."""
+def importances(run: "Run", names: Iterable[str]) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """Each module with its inputs on a new sample, h (R, C, N), and where its pieces are on."""
     _, acts = run.target.record(sample(run))
     h = run.target.inner(acts, run.UV()[1])
     for n in names:
         gates = Gates(*(w[:, run.columns[n]] for w in run.gates))
-        yield n, acts[n], importance.hard_sigmoid(importance.gate_logits_batched(h[n], gates)) > ON
+        g = importance.hard_sigmoid(importance.gate_logits_batched(h[n], gates))
+        yield n, acts[n], h[n], g > ON
+
+
+def users(run: "Run", name: str) -> list[str]:
+    """A module and those tied to it."""
+    return [n for n in run.target.names if run.target.tied.get(n, n) == name]
+
+
+def remove(run: "Run", name: str, pieces: Tensor) -> None:
+    """U = V = 0 for some pieces, (R, C) booleans, and Adam forgets them."""
+    for key, columns in ((f"U/{name}", pieces[:, None]), (f"V/{name}", pieces[:, :, None])):
+        param = run.params[key]
+        for moment in run.optimizer.state[param].values():
+            if moment.shape == param.shape:
+                moment.masked_fill_(columns, 0.0)
+        param.masked_fill_(columns, 0.0)
 
 
 @torch.no_grad()
 def split_shared(run: "Run", names: Iterable[str]) -> int:
     """Split every shared subcomponent of some modules once, in every restart. Returns how many."""
     count = 0
-    for n, a, on in importances(run, names):
+    for n, a, _, on in importances(run, names):
         if a.dim() < 2:
             continue  # an embedding's inputs are tokens: there is nothing to cluster
         V = run.params[f"V/{n}"]
@@ -164,43 +131,43 @@ def split_shared(run: "Run", names: Iterable[str]) -> int:
 @torch.no_grad()
 def prune_dead(run: "Run", names: Iterable[str]) -> int:
     """Remove what is important on fewer than `LEAST` inputs of a sample: U = V = 0. How many."""
-    tied, count = run.target.tied, 0
-    sources = {n: tied.get(n, n) for n in run.target.names}
-    on = {n: rows for n, _, rows in importances(run, sources)}
+    count, on = 0, {n: rows for n, _, _, rows in importances(run, run.target.names)}
     for n in names:
-        users = [on[m] for m, source in sources.items() if source == n]
-        dead = torch.stack([u.sum(2) for u in users]).amax(0) < LEAST  # (R, C)
-        for key, columns in ((f"U/{n}", dead[:, None]), (f"V/{n}", dead[:, :, None])):
-            param = run.params[key]
-            for moment in run.optimizer.state[param].values():
-                if moment.shape == param.shape:
-                    moment.masked_fill_(columns, 0.0)
-            param.masked_fill_(columns, 0.0)
+        dead = torch.stack([on[m].sum(2) for m in users(run, n)]).amax(0) < LEAST  # (R, C)
+        remove(run, n, dead)
         count += int(dead.sum())
     return count
 
 
-def rays(a: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Lines through the origin on which inputs a (N, k) of positive weight (N,) recur, heavy first.
+@torch.no_grad()
+def merge_doubles(run: "Run", names: Iterable[str]) -> int:
+    """Merge what is on only where another one is into that, in every restart. Returns how many.
 
-    Each has at least `LEAST` rows and lies apart from those before. Yields a unit direction (k,),
-    on its heavier side, and the indices of its rows.
+    With k the least-squares factor in h_c ≈ k h_d where the double c is on, U_d ← U_d + k U_c and c
+    is removed. It must be a double in tied modules, too.
     """
-    rows = weight.nonzero()[:, 0]
-    a, weight = a[rows], weight[rows]
-    unit = a / a.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    cosines, rest = unit @ unit.T, torch.ones_like(rows, dtype=torch.bool)
-    while True:
-        close = (cosines.abs() > CLOSE) & rest
-        many = rest & (close.sum(1) >= LEAST)
-        if not bool(many.any()):
-            return
-        centre = torch.where(many, close.to(weight) @ weight, -1).argmax()
-        on_line = close[centre]
-        sides = cosines[centre, on_line].sign()
-        line = sides @ a[on_line] * (sides @ weight[on_line]).sign()
-        yield line / line.norm(), rows[on_line]
-        rest &= cosines[centre].abs() < APART
+    count = 0
+    found = {n: (h, on) for n, _, h, on in importances(run, run.target.names)}
+    for n in names:
+        h, on = found[n]
+        gone = torch.zeros(on.shape[:2], dtype=torch.bool, device=on.device)
+        for r, U in enumerate(run.params[f"U/{n}"]):
+            inside = ~torch.eye(len(gone[r]), dtype=torch.bool, device=on.device)
+            for rows in (found[m][1][r].to(U) for m in users(run, n)):
+                inside &= rows @ rows.T >= DOUBLE * rows.sum(1)[:, None]
+            served = on[r].sum(1)
+            rare = (served >= LEAST) & (served < RARE * on.shape[2])
+            inside &= rare & rare[:, None]
+            for c in served.argsort().tolist():
+                if not bool((inside[c] & ~gone[r]).any()):
+                    continue
+                d = int(torch.where(inside[c] & ~gone[r], served, -1).argmax())
+                h_c, h_d = h[r, c, on[r, c]], h[r, d, on[r, c]]
+                U[:, d] += (h_c @ h_d) / (h_d @ h_d) * U[:, c]
+                gone[r, c] = True
+        remove(run, n, gone)
+        count += int(gone.sum())
+    return count
 
 
 @torch.no_grad()
@@ -265,6 +232,7 @@ def hand_over(
 MOVES = {
     "splits": (Config.splits_at, split_shared),
     "pruned": (Config.prunes_at, prune_dead),
+    "merges": (Config.merges_at, merge_doubles),
     "births": (Config.births_at, give_birth),
 }
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import losses, moves
 from .decomposition import Decomposition
+from .lines import LEAST, lines
 from .recovery import relative_faithfulness
 
 ON = moves.ON
@@ -70,7 +71,7 @@ def look(
         faithfulness=relative_faithfulness(W, U, V),
         live=live,
         at_once=float(losses.batch_mean(on.to(g).sum(1), weight)),
-        unsure=[c for c in live if on[:, c].sum() >= moves.LEAST and g[:, c].max() < SURE],
+        unsure=[c for c in live if on[:, c].sum() >= LEAST and g[:, c].max() < SURE],
         duplicates=duplicate_pairs((h * g)[some], U, on[some], live),
         shared=shared,
     )
@@ -104,7 +105,7 @@ def duplicate_pairs(act: Tensor, U: Tensor, on: Tensor, live: list[int]) -> list
 
 
 def shared_pieces(a: Tensor, V: Tensor, on: Tensor, live: list[int]) -> list[int]:
-    """Live subcomponents that serve two lines of inputs, as `moves.lines` finds them.
+    """Live subcomponents that serve two lines of inputs, as `lines.lines` finds them.
 
     a: (N, d_in); on: (N, C). Those that are on often, or often in company, belong to a dense
     mechanism and are passed over.
@@ -112,13 +113,13 @@ def shared_pieces(a: Tensor, V: Tensor, on: Tensor, live: list[int]) -> list[int
     count = on.sum(0)
     together = on.to(a).mT @ on.to(a)
     company = (together - together.diag().diag()).amax(1) / count.clamp(min=1)
-    rare = (count >= 2 * moves.LEAST) & (count < moves.RARE * len(on)) & (company < COMPANY)
+    rare = (count >= 2 * LEAST) & (count < moves.RARE * len(on)) & (company < COMPANY)
     return [c for c in live if rare[c] and _two_lines(a[on[:, c]], V[c])]
 
 
 def _two_lines(a: Tensor, v: Tensor) -> bool:
     """Whether a read direction v (k,) serves two lines of the inputs a (N, k), each by itself."""
-    found = moves.lines(a, v)
+    found = lines(a, v)
     if found is None:
         return False
     pair = torch.stack(found)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import spd_mini as spd
 from spd_mini import diagnose as run_report
-from spd_mini import moves, pieces, plots
+from spd_mini import lines, pieces, plots
 from spd_mini.config import Config
 from spd_mini.data import Batches
 from spd_mini.decomposition import Decomposition
@@ -334,7 +334,7 @@ def test_inputs_that_are_on_together_are_no_second_line() -> None:
     U = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     d = by_hand(model, {"0": U}, {"0": U.mT.clone()}, {"0": gates})
     gates.b_out[1] = -100.0  # the other piece is silent: it is no company
-    assert moves.lines(x[:40], d.V["0"][0]) is not None, "alone, `lines` would say two"
+    assert lines.lines(x[:40], d.V["0"][0]) is not None, "alone, `lines` would say two"
     assert run_report(d, x, attacked=5).matrices["0"].shared == []
 
 

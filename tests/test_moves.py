@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spd_mini import Config, moves
 from spd_mini.checkpoint import restore, save
+from spd_mini.lines import lines, rays
 from spd_mini.run import Run
 from spd_mini.targets.sparse import SparseFeatures
 from spd_mini.targets.tms import TMS
@@ -66,39 +67,39 @@ def test_two_lines_by_hand() -> None:
     """Rows along e₀ and e₁, read alike: half each. Read as 1 : 0.03, the second carries 0.1 %."""
     a = torch.cat([torch.eye(4)[:1] * t for t in (0.5, 0.7, 0.9, 1.0, 0.8)] * 2)
     b = torch.cat([torch.eye(4)[1:2] * t for t in (0.5, 0.7, 0.9, 1.0, 0.8)] * 2)
-    found = moves.lines(torch.cat([a, b]), torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    found = lines(torch.cat([a, b]), torch.tensor([1.0, 1.0, 0.0, 0.0]))
     assert found is not None
     assert sorted(int(line.abs().argmax()) for line in found) == [0, 1]
     for line in found:
         assert float(line.norm()) == pytest.approx(1)
-    assert moves.lines(torch.cat([a, b]), torch.tensor([1.0, 0.03, 0.0, 0.0])) is None
-    assert moves.lines(a, torch.tensor([1.0, 0.0, 0.0, 0.0])) is None
+    assert lines(torch.cat([a, b]), torch.tensor([1.0, 0.03, 0.0, 0.0])) is None
+    assert lines(a, torch.tensor([1.0, 0.0, 0.0, 0.0])) is None
 
 
 def test_too_few_rows_of_one_sign_decide_nothing() -> None:
     a = torch.eye(2).repeat(3, 1)
-    assert moves.lines(a, torch.ones(2)) is None
-    assert moves.lines(a.repeat(2, 1), torch.ones(2)) is not None
+    assert lines(a, torch.ones(2)) is None
+    assert lines(a.repeat(2, 1), torch.ones(2)) is not None
     few = torch.cat([torch.eye(2)[:1].repeat(30, 1), torch.eye(2)[1:].repeat(3, 1)])
-    assert moves.lines(few, torch.ones(2)) is None, "three rows make no line"
+    assert lines(few, torch.ones(2)) is None, "three rows make no line"
 
 
 def test_a_feature_that_looks_different_when_negative_is_one_feature() -> None:
     """Positive inputs along (1, 1), negative ones along −(1, 0): one sign at a time, one line."""
     t = torch.linspace(0.2, 1, 20)[:, None]
     a = torch.cat([t * torch.tensor([1.0, 1.0]), -t * torch.tensor([1.0, 0.0])])
-    assert moves.lines(a, torch.tensor([1.0, 0.5])) is None
+    assert lines(a, torch.tensor([1.0, 0.5])) is None
 
 
 def test_two_features_of_opposite_sign_are_two_when_they_are_far_apart() -> None:
     """Read as 1 and −1: orthogonal inputs are two lines, inputs 60° apart (cosine ½) are one."""
     t = torch.linspace(0.2, 1, 20)[:, None]
     first, v = t * torch.tensor([1.0, 0.0]), torch.tensor([1.0, -1.0])
-    found = moves.lines(torch.cat([first, t * torch.tensor([0.0, 1.0])]), v)
+    found = lines(torch.cat([first, t * torch.tensor([0.0, 1.0])]), v)
     assert found is not None
     assert sorted(line.abs().tolist() for line in found) == [[0, 1], [1, 0]]
     leaning = -t * torch.tensor([0.5, 0.75**0.5])
-    assert moves.lines(torch.cat([first, leaning]), torch.tensor([1.0, 0.2])) is None
+    assert lines(torch.cat([first, leaning]), torch.tensor([1.0, 0.2])) is None
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
@@ -292,10 +293,10 @@ def test_rays_by_hand() -> None:
     )
     a = torch.cat([a * torch.linspace(0.5, 2, 12)[:, None], 7 * e[:1]])
     weight = torch.tensor([1.0] * 4 + [2.0] * 5 + [9.0] * 3 + [0.0])
-    found = list(moves.rays(a, weight))
+    found = list(rays(a, weight))
     assert [q.tolist() for q, _ in found] == [[0, -1, 0], [1, 0, 0]]
     assert [rows.tolist() for _, rows in found] == [[4, 5, 6, 7, 8], [0, 1, 2, 3]]
-    assert list(moves.rays(a, torch.zeros(13))) == []
+    assert list(rays(a, torch.zeros(13))) == []
 
 
 SINGLES = {0: {2: 1.0}, 1: {7: 0.4}, 2: {0: -1.0}, 3: {1: 1.0}}
@@ -366,3 +367,62 @@ def test_when_births_happen() -> None:
         Config(birth_from=1.2)
     with pytest.raises(ValueError, match="birth_from needs split_every > 0"):
         Config(birth_from=0.5)
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_double_is_merged_into_the_one_that_is_on_wherever_it_is(restarts: int) -> None:
+    """Piece 3 reads half as much of feature 2 as piece 0: on less often, and only there."""
+    run = planted({0: {2: 1.0}, 1: {7: 1.0}, 3: {2: 0.5}}, restarts)
+    U_before, V_before = (run.params[f"{k}/map"].detach().clone() for k in "UV")
+    before = product(run)[:, :, 2]
+    assert moves.merge_doubles(run, ["map"]) == restarts
+    U, V = (run.params[f"{k}/map"].detach() for k in "UV")
+    assert torch.allclose(product(run)[:, :, 2], before, atol=1e-5), "W's column stays"
+    assert torch.allclose(U[:, :, 0], U_before[:, :, 0] + 0.5 * U_before[:, :, 3], atol=1e-5)
+    assert not bool(V[:, 3].any() | U[:, :, 3].any())
+    others = [0, 1, 2, 4, 5]
+    assert torch.equal(V[:, others], V_before[:, others])
+    assert moves.merge_doubles(run, ["map"]) == 0
+
+
+def test_equal_doubles_leave_one_and_strangers_stay() -> None:
+    run = planted({0: {2: 1.0}, 1: {7: 1.0}, 3: {2: 1.0}, 4: {2: -1.0}})
+    before = product(run)[0, :, 2]
+    assert moves.merge_doubles(run, ["map"]) == 2
+    V = run.params["V/map"][0].detach()
+    assert sum(bool(V[c].any()) for c in (0, 3, 4)) == 1
+    assert bool(V[1].any())
+    assert torch.allclose(product(run)[0, :, 2], before, atol=1e-5)
+    everything = dict.fromkeys(range(N_FEATURES), 1.0)
+    assert moves.merge_doubles(planted({0: {2: 1.0}, 1: everything}), ["map"]) == 0, "dense"
+    assert moves.merge_doubles(planted({0: {2: 1.0}, 1: {2: 1.0, 5: 1.0}}), ["map"]) == 1
+
+
+def test_a_double_must_be_one_in_tied_modules_too() -> None:
+    """Both encoder pieces are on wherever x₀ > 0.2; in the decoder they go apart, or do not."""
+
+    def fresh(apart: bool) -> Run:
+        run = Run(tms(), sparse(4), CONFIG, None, {"decoder": "encoder"}, 0, torch.device("cpu"))
+        with torch.no_grad():
+            for w in run.gates:
+                w.zero_()
+            run.gates.b_out.fill_(-1.0)
+            run.params["V/encoder"][:, :2] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+            for c in (0, 1):
+                at = run.columns["encoder"].start + c
+                run.gates.w_in[:, at, 0], run.gates.b_in[:, at, 0] = 20.0, -16.0  # x₀ above 0.8
+                run.gates.w_out[:, at, 0] = 2.0
+                at = run.columns["decoder"].start + c
+                run.gates.w_in[:, at, 0] = 50.0 * (-1.0 if apart and c else 1.0)
+                run.gates.w_out[:, at, 0] = 1.0
+            run.params["U/encoder"][:, :, 1] = run.params["U/encoder"][:, :, 0]
+        return run
+
+    assert moves.merge_doubles(fresh(apart=True), ["encoder"]) == 0
+    assert moves.merge_doubles(fresh(apart=False), ["encoder"]) == 1
+
+
+def test_when_doubles_are_merged() -> None:
+    config = Config(steps=40, split_every={"a*": 10}, split_until=0.8, prune_at={"a1": 0.6})
+    assert [s for s in range(40) if config.merges_at(s, "a1")] == [24, 30]
+    assert not any(config.merges_at(s, "a2") or config.merges_at(s, "b") for s in range(40))

@@ -174,8 +174,8 @@ TMS_5_2_ID = Preset(
 _PAPER_40 = dataclasses.replace(_PAPER, C=200, importance_coeff=1e-4, p=2.0)
 # Low importance early prevents merged features, high importance late removes doubled ones; the
 # frequency penalty makes one subcomponent that serves two features dearer than two, a split halfway
-# frees the features that still share one, and a merge later undoes doubles. The inputs are sparser than the target's own (0.01
-# instead of 0.05): a change of data distribution.
+# frees the features that still share one, and a merge later undoes doubles. The inputs are sparser
+# than the target's own (0.01 instead of 0.05): a change of data distribution.
 _OURS_40 = dataclasses.replace(
     _OURS,
     C=200,

@@ -150,7 +150,7 @@ def recipes(data: Data, cpu: dict[str, Runs]) -> str:
     splits = names(lambda then: moves(then.get("config.split_every", 0)))
     prunes = names(lambda then: moves(then.get("config.prune_at", 0)))
     said = [f"in {splits} shared subcomponents are split now and then"] if splits else []
-    said += [f"in {prunes} dead ones are removed once"] if prunes else []
+    said += [f"in {prunes} dead ones are removed once and doubles merged"] if prunes else []
     births = names(lambda then: then.get("config.birth_from", 0))
     said += [f"in {births} inputs that nothing serves are given to dead ones"] if births else []
     if said:

@@ -628,6 +628,7 @@ def test_the_page_says_how_subcomponents_move_and_on_what_data() -> None:
     first, second = data["presets"].values()
     first |= {"config.split_every": 0, "spd_feature_probability": None}
     second |= {"config.split_every": [["*", 0]], "spd_feature_probability": None}
+    second["config.prune_at"] = 0.0
     assert "gradient descent alone.\n" in ledger_page.render(data)
     second |= {"config.split_every": [["hidden", 0], ["*", 50]], "spd_feature_probability": 0.01}
     text = ledger_page.render(data)

@@ -113,8 +113,9 @@ class Config:
     """Fraction of the steps after which nothing is split any more."""
     prune_at: float | Mapping[str, float] = 0.0
     """Fraction of the steps at which dead subcomponents are removed, the second discrete move (see
-    `moves`); may differ per module. 0 = never. Then, and at later searches of `split_every`, those
-    that are on only where another one is are merged into it, the third."""
+    `moves`); may differ per module. 0 = never. Dense ones become as many as the directions they
+    read. Then, and at later searches of `split_every`, those that are on only where another one is
+    are merged into it, the third."""
     birth_from: float = 0.0
     """Fraction of the steps from which the searches of `split_every` also give inputs that nothing
     serves to a dead subcomponent, the fourth discrete move (see `moves`). 0 = never."""

@@ -13,7 +13,11 @@ Pruning removes what no input switches on. Dead subcomponents still hold a few p
 a part of columns that live ones serve, and late in a run some grow from there into second ones for
 the same input. Without them the faithfulness loss hands their share of W to the live ones. A pruned
 one has no gradient any more; a later split may still use its place. From then on a subcomponent
-that is on only where another one is, a double, is merged into it.
+that is on only where another one is, a double, is merged into it. In a matrix whose pieces are
+dense, on at many inputs, they are a basis of what it reads, and any basis would do. There, pruning
+writes it in as many of them as it reads directions: a weak one too many is dissolved into the
+others, U_d ← U_d + a_d U_c where V_c = Σ a_d V_d, and a direction that several weak ones share goes
+to one. U V stays.
 
 A birth does for inputs that no subcomponent serves what a split does for those that share one. What
 W reads of such an input is spread over many that are silent on it; a matrix that hardly uses a
@@ -52,6 +56,12 @@ USUAL = 0.8
 values switch nothing on, which does not make it unserved."""
 DOUBLE = 0.9
 """Least part of the inputs of a double on which the other one is on, too."""
+DENSE = 0.1
+"""Those that serve at least this share of the inputs are what a dense mechanism is made of."""
+WHOLE = 0.5
+"""What the dead hold together is a piece from this part of a usual live one's size on."""
+INDEPENDENT = 0.05
+"""Smallest singular value, relative to the largest, of independent read directions."""
 ROWS = 4096
 
 
@@ -130,13 +140,53 @@ def split_shared(run: "Run", names: Iterable[str]) -> int:
 
 @torch.no_grad()
 def prune_dead(run: "Run", names: Iterable[str]) -> int:
-    """Remove what is important on fewer than `LEAST` inputs of a sample: U = V = 0. How many."""
-    count, on = 0, {n: rows for n, _, _, rows in importances(run, run.target.names)}
+    """Remove what is important on fewer than `LEAST` inputs of a sample: U = V = 0. How many.
+
+    Modules in which most of what lives is dense, and not tied, are settled: see `settle`.
+    """
+    count = 0
+    found = {n: (a, h, on) for n, a, h, on in importances(run, run.target.names)}
     for n in names:
-        dead = torch.stack([on[m].sum(2) for m in users(run, n)]).amax(0) < LEAST  # (R, C)
+        a, h, on = found[n]
+        together = users(run, n)
+        served = torch.stack([found[m][2].sum(2) for m in together]).amax(0)  # (R, C)
+        dead, dense = served < LEAST, served >= DENSE * on.shape[2]
+        if len(together) == 1 and a.dim() == 2:
+            for r in (2 * dense.sum(1) > (~dead).sum(1)).nonzero()[:, 0].tolist():
+                dead[r] = settle(run, n, r, a, h[r], on[r])
         remove(run, n, dead)
         count += int(dead.sum())
     return count
+
+
+def settle(run: "Run", name: str, restart: int, a: Tensor, h: Tensor, on: Tensor) -> Tensor:
+    """Write a module as its dense subcomponents alone, as many as the directions it reads.
+
+    The dense ones are a basis (any would do) of what the module reads on most inputs. What all the
+    others hold goes to them as far as it reads the same directions, and to a new one for each
+    further direction in which it is large. a (N, d_in), h and on (C, N). Returns what is left to be
+    removed, (C,) booleans.
+    """
+    U, V = run.params[f"U/{name}"][restart], run.params[f"V/{name}"][restart]
+    order = on.sum(1).argsort(descending=True)
+    dense = order[: int((on.float().mean(1) >= DENSE).sum())]
+    while torch.linalg.matrix_rank(V[dense], rtol=INDEPENDENT) < len(dense):
+        dense = dense[:-1]  # it reads nothing that the others do not
+    rest = torch.ones_like(order, dtype=torch.bool)
+    rest[dense] = False
+    other = U[:, rest] @ V[rest]
+    basis = torch.linalg.qr(V[dense].T)[0]
+    beyond = other - other @ basis @ basis.T
+    U[:, dense] += (other - beyond) @ torch.linalg.pinv(V[dense])
+    u, s, q = torch.linalg.svd(beyond, full_matrices=False)
+    size = (U[:, dense].norm(dim=0) * V[dense].norm(dim=1)).median()
+    like = int(dense[len(dense) // 2])
+    places = rest.nonzero()[:, 0].tolist()
+    for i, to in zip((s > WHOLE * size).nonzero()[:, 0].tolist(), places, strict=False):
+        ah = a[on[like]], h[like, on[like]]
+        place(run, name, restart, to, (s[i] * u[:, i], q[i]), like, ah)
+        rest[to] = False
+    return rest
 
 
 @torch.no_grad()
@@ -204,29 +254,35 @@ def give_birth(run: "Run", names: Iterable[str]) -> int:
             for q, rows in rays(a, weight) if like else ():
                 if not dead:
                     break
-                usual_h = h[r, like[0], on[like[0]]]
-                size = usual_h.abs().mean() * (usual_h @ usual_h.abs()).sign()
-                silent = ~on[:, rows].any(1)
-                read = (V[n][r] @ q) * silent
-                hand_over(
-                    run, n, r, q, read, size / (a[rows] @ q).abs().mean(), like[0], dead.pop()
-                )
+                c = like[0]
+                read = (V[n][r] @ q) * ~on[:, rows].any(1)  # of the silent
+                u = U[n][r] @ read
+                V[n][r] -= read[:, None] * q
+                place(run, n, r, dead.pop(), (u, q), c, (a[rows], h[r, c, on[c]]))
                 count += 1
     return count
 
 
-def hand_over(
-    run: "Run", name: str, restart: int, q: Tensor, read: Tensor, size: Tensor, like: int, to: int
+def place(
+    run: "Run",
+    name: str,
+    restart: int,
+    to: int,
+    uq: tuple[Tensor, Tensor],
+    like: int,
+    ah: tuple[Tensor, Tensor],
 ) -> None:
-    """Make `to` read q (k,), times `size`, in place of all: read (C,) is what each gives up.
+    """Make u qᵀ the subcomponent `to`, with the importance function of `like`.
 
-    Its importance function is a copy of that of `like`.
+    V is as long as makes its inner activations on a (N, d_in) the size and sign of h (N,), those of
+    `like` where that is on.
     """
-    U, V = run.params[f"U/{name}"][restart], run.params[f"V/{name}"][restart]
-    u = U @ read
-    V -= read[:, None] * q
+    (u, q), (a, h) = uq, ah
+    own = a @ q
+    size = h.abs().mean() / own.abs().mean() * (h @ h.abs()).sign() * (own @ own.abs()).sign()
     copy(run, name, restart, like, to)
-    U[:, to], V[to] = u / size, q * size
+    run.params[f"U/{name}"][restart, :, to] = u / size
+    run.params[f"V/{name}"][restart, to] = q * size
 
 
 MOVES = {

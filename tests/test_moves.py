@@ -270,6 +270,44 @@ def test_a_piece_that_a_tied_module_needs_is_not_dead() -> None:
     assert run.params["V/encoder"][0].any(1).tolist() == [c == 3 for c in range(C)]
 
 
+def dense(reads: Tensor, silent: Tensor, restarts: int = 1) -> Run:
+    """A run whose first pieces, on at every input, read the rows `reads`; the next ones are off."""
+    run = planted({}, restarts)
+    both = torch.cat([reads, silent])
+    with torch.no_grad():
+        run.params["V/map"].zero_()
+        run.params["V/map"][:, : len(both)] = both
+        run.gates.b_out[:, : len(reads)] = 2.0
+    return run
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_dense_pieces_are_as_many_as_the_directions_they_read(restarts: int) -> None:
+    a, b = torch.eye(N_FEATURES)[:2]
+    run = dense(torch.stack([a + b, a - b, 3 * a]), torch.stack([a, 2 * b]), restarts)
+    before = product(run)
+    assert moves.prune_dead(run, ["map"]) == (C - 2) * restarts  # one too many, and all silent ones
+    torch.testing.assert_close(product(run), before)
+    assert (run.params["V/map"] != 0).any(2).sum(1).tolist() == [2] * restarts
+
+
+def test_what_silent_pieces_hold_of_a_further_direction_goes_to_one_of_them() -> None:
+    a, b, c = torch.eye(N_FEATURES)[:3]
+    run = dense(torch.stack([a + b, a - b]), torch.stack([0.5 * c + a, 0.4 * c, 0.6 * c]))
+    with torch.no_grad():
+        run.params["U/map"][0, :, 2:] = run.params["U/map"][0, :, [2]]
+    before = product(run)
+    assert moves.prune_dead(run, ["map"]) == C - 3
+    torch.testing.assert_close(product(run), before)
+    (born,) = (run.params["V/map"][0, 2:] != 0).any(1).nonzero()[:, 0].tolist()
+    read = run.params["V/map"][0, 2 + born]
+    torch.testing.assert_close((read / read.norm()).abs(), c, atol=1e-5, rtol=0)
+    assert run.gates.b_out[0, 2 + born] == 2.0  # on as its model is
+    with torch.no_grad():  # held only a little, it is no mechanism
+        run = dense(torch.stack([a + b, a - b]), 0.01 * torch.stack([c, c]))
+    assert moves.prune_dead(run, ["map"]) == C - 2
+
+
 def test_when_pruning_happens() -> None:
     config = Config(steps=40, prune_at=0.6)
     assert [s for s in range(40) if config.prunes_at(s, "a")] == [24]

@@ -225,10 +225,13 @@ _OURS_2 = dataclasses.replace(
     batch_size=512,
     gate_lr=3e-2,
     importance_coeff=Schedule(3e-5, 1.2e-6, until=0.65, log=True),
-    p={"*W_in": Schedule(2.0, 0.6, until=0.75), "*W_out": 0.5},
+    # a low p at the end leaves nothing between 0 and 1: what a piece reads of a feature that is not
+    # its own stays off, and the pieces of little-used features stay on
+    p={"*W_in": Schedule(2.0, 0.4, until=0.75), "*W_out": 0.5},
     importance_scale={"*W_out": 2.0},
     frequency_coeff={"*W_in": Schedule(5.0, 3.0, until=0.65)},
     faithfulness_coeff=Schedule(1.0, 30.0, until=0.9),
+    prune_at=0.62,
 )
 RESID_MLP_2 = Preset("resid-mlp-2", 100, 25, 2, _OURS_2, _PAPER_2)
 _PAPER_3 = dataclasses.replace(

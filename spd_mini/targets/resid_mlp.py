@@ -227,9 +227,9 @@ _OURS_2 = dataclasses.replace(
     importance_coeff=Schedule(3e-5, 1.2e-6, until=0.65, log=True),
     # a low p at the end leaves nothing between 0 and 1: what a piece reads of a feature that is not
     # its own stays off, and the pieces of little-used features stay on
-    p={"*W_in": Schedule(2.0, 0.4, until=0.75), "*W_out": 0.5},
+    p={"*W_in": Schedule(2.0, 0.4, until=0.85), "*W_out": 0.5},
     importance_scale={"*W_out": 2.0},
-    frequency_coeff={"*W_in": Schedule(5.0, 3.0, until=0.65)},
+    frequency_coeff={"*W_in": Schedule(5.0, 4.0, until=0.65)},
     faithfulness_coeff=Schedule(1.0, 30.0, until=0.9),
     prune_at=0.62,
 )
@@ -237,5 +237,10 @@ RESID_MLP_2 = Preset("resid-mlp-2", 100, 25, 2, _OURS_2, _PAPER_2)
 _PAPER_3 = dataclasses.replace(
     _PAPER_2, C=500, steps=200_000, importance_coeff=5e-6, gate_hidden=128
 )
-_OURS_3 = dataclasses.replace(_OURS_2, C={"*W_in": 150, "*W_out": 24}, steps=5000)
+_OURS_3 = dataclasses.replace(
+    _OURS_2,
+    C={"*W_in": 150, "*W_out": 24},
+    steps=5000,
+    frequency_coeff={"*W_in": 5.0},
+)
 RESID_MLP_3 = Preset("resid-mlp-3", 102, 17, 3, _OURS_3, _PAPER_3)

@@ -116,6 +116,18 @@ class Transcoder:
         """Which latents are > 0 on at least that share of the inputs a (N, d_in): bool (S,)."""
         return (self.latents(a) > 0).double().mean(0) >= share
 
+    def distinct(self, a: Tensor, share: float = 1e-3, cosine: float = 0.98) -> Tensor:
+        """Which of `live(a, share)` write in a direction of their own: bool (S,).
+
+        From the largest mean of z downwards, a latent counts unless its column of D has at least
+        that cosine with one counted before.
+        """
+        own = torch.zeros(len(self.b), dtype=torch.bool, device=self.b.device)
+        live, D = self.live(a, share), unit_columns(self.D)
+        for s in self.latents(a).mean(0).argsort(descending=True).tolist():
+            own[s] = live[s] and not (D[:, own].mT @ D[:, s] >= cosine).any()
+        return own
+
     def unexplained(self, a: Tensor, y: Tensor) -> float:
         """Share of the variance of y (N, d_out) that ŷ leaves: Σ‖ŷ − y‖² / Σ‖y − mean y‖²."""
         return float((self(a) - y).square().sum() / (y - y.mean(0)).square().sum())

@@ -152,6 +152,17 @@ def test_unexplained_variance_by_hand() -> None:
     assert made(by_hand()).unexplained(A, y) == pytest.approx(4.0)
 
 
+def test_tally_by_hand() -> None:
+    """Live 3 and 2 (top-1), distinct 2 and 2: e_0 and e_1. Of (2, 0), (3, 4), (0, −1): e_0 alone.
+
+    y = (2½, 1), (1½, 2): ŷ = (2½, 1), (1½, 4) misses 4 of 1; top-1's (2½, 0), (½, 4) misses 6.
+    """
+    wanted = torch.tensor([[2.0, 3.0, 0.0], [0.0, 4.0, -1.0]])
+    a, y = A, torch.tensor([[2.5, 1.0], [1.5, 2.0]])
+    got = tc.tally([made(by_hand()), made(by_hand(), 1)], a, y, wanted)
+    assert got.flatten().tolist() == pytest.approx([3, 2, 1, 4, 2, 2, 1, 6])
+
+
 def numbers(t: Transcoder) -> Tensor:
     return torch.cat([w.flatten() for w in t.weights])
 

@@ -14,7 +14,7 @@ with zeros: such a latent is 0 on every input, gets no gradient and stays 0.
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,6 +131,21 @@ class Transcoder:
     def unexplained(self, a: Tensor, y: Tensor) -> float:
         """Share of the variance of y (N, d_out) that ŷ leaves: Σ‖ŷ − y‖² / Σ‖y − mean y‖²."""
         return float((self(a) - y).square().sum() / (y - y.mean(0)).square().sum())
+
+
+@torch.no_grad()
+def tally(trained: Sequence[Transcoder], a: Tensor, y: Tensor, directions: Tensor) -> Tensor:
+    """Four numbers of each dictionary on inputs a (N, d_in) and outputs y (N, d_out): (len, 4).
+
+    How many latents are live, how many distinct, how many columns of `directions` (d_out, n) have
+    a cosine of at least 0.98 with a distinct one's column of D, and the share `unexplained`.
+    """
+    rows, wanted = [], unit_columns(directions)
+    for t in trained:
+        own = t.distinct(a)
+        met = (wanted.mT @ unit_columns(t.D[:, own]) >= 0.98).any(1)
+        rows.append([*(int(v.sum()) for v in (t.live(a), own, met)), t.unexplained(a, y)])
+    return torch.tensor(rows)
 
 
 def around(wrapped: Target, x: Tensor) -> tuple[Tensor, Tensor]:

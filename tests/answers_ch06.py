@@ -1,5 +1,6 @@
 """The checks of chapter 6: right answers pass, planted mistakes are named."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,7 @@ RIGHT: list[tuple[Callable[[Any], None], Any]] = [
     (ch06.check_2, blind),
     (ch06.check_3, lambda n, m: m / n),
     (ch06.check_4, missing),
+    (ch06.check_5, lambda k: 1 / math.cos(math.pi / k)),
 ]
 
 MISTAKES: list[tuple[Callable[[Any], None], Any, str]] = [
@@ -59,4 +61,10 @@ MISTAKES: list[tuple[Callable[[Any], None], Any, str]] = [
     (ch06.check_4, lambda g, k: (1 - g) ** 2 * (1 / 4 + 1 / (12 * k * k)), "not 1/k²"),
     (ch06.check_4, lambda g, k: (1 - g) * (1 / 4 + 1 / (12 * k)), "enters squared"),
     (ch06.check_4, lambda g, k: -1.0, "Expected"),
+    (ch06.check_5, lambda k: math.cos(math.pi / k), "other way round"),
+    (ch06.check_5, lambda k: 1 / math.cos(2 * math.pi / k), "half a gap"),
+    (ch06.check_5, lambda k: 1 / (2 * math.cos(math.pi / k)), "one latent of two"),
+    (ch06.check_5, lambda k: 1 / math.cos(math.pi / (2 * k)), "all the way round"),
+    (ch06.check_5, lambda k: 1.0, "cheapest input"),
+    (ch06.check_5, lambda k: -1.0, "Expected"),
 ]

@@ -122,10 +122,45 @@ def test_live_latents_by_hand() -> None:
     assert model(a)[1].tolist() == [1.5, 4.0]
 
 
+@pytest.mark.parametrize(
+    ("angle", "cosine", "want"),
+    [
+        ([0, 90, 0], 0.98, [True, True, False]),  # the first and third write e_0
+        ([0, 90, 180], 0.98, [True, True, True]),  # opposite is not the same
+        ([0, 10, 5], 0.98, [False, True, False]),  # both within 11.5° of the most used, the second
+        ([0, 10, 5], 0.99, [True, True, False]),  # 5° from both, 10° from each other
+        ([0, 20, 10], 0.98, [True, True, False]),
+    ],
+)
+def test_distinct_latents_by_hand(angle: list[int], cosine: float, want: list[bool]) -> None:
+    """Means ½, 1¼ and ¼ of four inputs: the second counts first, the third last."""
+    turns = torch.tensor(angle).deg2rad()
+    D = 3 * torch.stack([turns.cos(), turns.sin()])[None]  # lengths do not matter
+    a = torch.cat([A, torch.tensor([[0.0, -1.0], [0.5, -1.0]])])
+    assert made(by_hand()._replace(D=D)).distinct(a, cosine=cosine).tolist() == want
+
+
+def test_latents_that_are_not_live_are_not_distinct() -> None:
+    a = torch.cat([A, torch.tensor([[0.0, -1.0], [0.5, -1.0]])])
+    assert made(by_hand()).distinct(a, share=0.5).tolist() == [False, True, False]
+    assert not made(by_hand()).distinct(a[3:]).any()
+
+
 def test_unexplained_variance_by_hand() -> None:
     """y = (2½, 1), (1½, 2): the first is met, the second missed by 2; Σ‖y − mean‖² = ½ + ½."""
     y = torch.tensor([[2.5, 1.0], [1.5, 2.0]])
     assert made(by_hand()).unexplained(A, y) == pytest.approx(4.0)
+
+
+def test_tally_by_hand() -> None:
+    """Live 3 and 2 (top-1), distinct 2 and 2: e_0 and e_1. Of (2, 0), (3, 4), (0, −1): e_0 alone.
+
+    y = (2½, 1), (1½, 2): ŷ = (2½, 1), (1½, 4) misses 4 of 1; top-1's (2½, 0), (½, 4) misses 6.
+    """
+    wanted = torch.tensor([[2.0, 3.0, 0.0], [0.0, 4.0, -1.0]])
+    a, y = A, torch.tensor([[2.5, 1.0], [1.5, 2.0]])
+    got = tc.tally([made(by_hand()), made(by_hand(), 1)], a, y, wanted)
+    assert got.flatten().tolist() == pytest.approx([3, 2, 1, 4, 2, 2, 1, 6])
 
 
 def numbers(t: Transcoder) -> Tensor:

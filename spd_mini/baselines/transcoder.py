@@ -14,7 +14,7 @@ with zeros: such a latent is 0 on every input, gets no gradient and stays 0.
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -116,9 +116,36 @@ class Transcoder:
         """Which latents are > 0 on at least that share of the inputs a (N, d_in): bool (S,)."""
         return (self.latents(a) > 0).double().mean(0) >= share
 
+    def distinct(self, a: Tensor, share: float = 1e-3, cosine: float = 0.98) -> Tensor:
+        """Which of `live(a, share)` write in a direction of their own: bool (S,).
+
+        From the largest mean of z downwards, a latent counts unless its column of D has at least
+        that cosine with one counted before.
+        """
+        own = torch.zeros(len(self.b), dtype=torch.bool, device=self.b.device)
+        live, D = self.live(a, share), unit_columns(self.D)
+        for s in self.latents(a).mean(0).argsort(descending=True).tolist():
+            own[s] = live[s] and not (D[:, own].mT @ D[:, s] >= cosine).any()
+        return own
+
     def unexplained(self, a: Tensor, y: Tensor) -> float:
         """Share of the variance of y (N, d_out) that ŷ leaves: Σ‖ŷ − y‖² / Σ‖y − mean y‖²."""
         return float((self(a) - y).square().sum() / (y - y.mean(0)).square().sum())
+
+
+@torch.no_grad()
+def tally(trained: Sequence[Transcoder], a: Tensor, y: Tensor, directions: Tensor) -> Tensor:
+    """Four numbers of each dictionary on inputs a (N, d_in) and outputs y (N, d_out): (len, 4).
+
+    How many latents are live, how many distinct, how many columns of `directions` (d_out, n) have
+    a cosine of at least 0.98 with a distinct one's column of D, and the share `unexplained`.
+    """
+    rows, wanted = [], unit_columns(directions)
+    for t in trained:
+        own = t.distinct(a)
+        met = (wanted.mT @ unit_columns(t.D[:, own]) >= 0.98).any(1)
+        rows.append([*(int(v.sum()) for v in (t.live(a), own, met)), t.unexplained(a, y)])
+    return torch.tensor(rows)
 
 
 def around(wrapped: Target, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Checks for the exercises of chapter 6."""
 
+import math
 from typing import Any
 
 import torch
@@ -85,3 +86,23 @@ def check_4(missing: Any) -> str:
         }
         compare(float(missing(g, k)), room * (1 / 4 + 1 / (12 * k)), likely)
     return "from 1/3 it falls to 1/4 at best, while the price grows k-fold"
+
+
+@check
+def check_5(dearest: Any) -> str:
+    """6.5: dearest(k) = 1 / cos(π / k)."""
+    for k in (5, 3, 8, 40):
+        cosine = math.cos(math.pi / k)
+        likely = {
+            "The other way round: two latents that add up to 1 reach that far.": cosine,
+            "The dearest input lies half a gap from its neighbours: π/k, not 2π/k.": (
+                1 / math.cos(2 * math.pi / k)
+            ),
+            "That is one latent of two that are on.": 1 / (2 * cosine),
+            "A latent is never negative, so the directions go all the way round: 2π, not π.": (
+                1 / math.cos(math.pi / (2 * k))
+            ),
+            "That is the cheapest input, which lies along a latent.": 1.0,
+        }
+        compare(float(dearest(k)), 1 / cosine, likely)
+    return "each further direction saves something, from ten on in a plane next to nothing"

@@ -252,7 +252,7 @@ def one_by_one(d: spd.Decomposition, x: torch.Tensor) -> list[float]:
     floor, each the one that pushes one output furthest one way; every switch is tried out.
     """
     g, want = d.causal_importance(x), d.target(x)
-    bias = d.target.get_submodule(d.names[-1]).bias
+    bias = d.target.get_parameter(f"{d.names[-1]}.bias")
     best: list[float] = []
 
     def before_relu(masks: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -271,8 +271,8 @@ def one_by_one(d: spd.Decomposition, x: torch.Tensor) -> list[float]:
                 for c in (masks[n][0] > g[n][0]).nonzero()[:, 0].tolist():
                     trial = {m: t.clone() for m, t in masks.items()}
                     trial[n][0, c] = g[n][0, c]
-                    gain = sign * (before_relu(trial)[output] - now)
-                    trials.append((float(gain), trial))
+                    push = sign * (before_relu(trial)[output] - now)
+                    trials.append((float(push), trial))
             gain, masks = max(trials, key=lambda pair: pair[0], default=(0.0, masks))
             if gain <= 1e-7:
                 break

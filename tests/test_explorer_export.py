@@ -12,6 +12,7 @@ import pytest
 import torch
 from explorer.making import (
     Chain,
+    cancelling,
     cube_cases,
     decomposition,
     exact,
@@ -474,6 +475,27 @@ def test_contributions_refuses_what_cannot_be_compared() -> None:
     for other in (exact_residual(2), exact_residual(1, d_mlp=5), exact_residual(1, features=11)):
         with pytest.raises(ValueError, match="of one size; these differ"):
             explorer.contributions([("a", exact_residual(1)), ("b", other)])
+
+
+def test_adversary_tells_how_far_its_masks_reach() -> None:
+    shown = explorer.adversary([("exact", pentagon()), ("with a pair", cancelling())])
+    assert [case["name"] for case in shown.payload["cases"]] == ["exact", "with a pair"]
+    # half of each pair off: the hidden entry is 0.75 · 1.4, and the output of it 1.4 · 1.05 − 0.3
+    assert shown.payload["reach"] == pytest.approx(1.4 * 0.75 * 1.4 - 0.3 - 0.45, abs=1e-5)
+    assert "exact 0.000; with a pair 0.720." in repr(shown)
+    assert repr(shown).startswith("How many masks does it take?. An adversary sets masks of")
+    assert repr(explorer.adversary([("exact", pentagon())], title="Mine")).startswith("Mine. ")
+
+
+def test_adversary_refuses_what_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        explorer.adversary([])
+    with pytest.raises(ValueError, match="of kind 'chain', not 'residual'"):
+        explorer.adversary([("x", exact_residual(1))])
+    more, turned = exact(pentagon().weight["encoder"], 8), exact(torch.eye(5)[:2], 7)
+    for other in (more, turned):
+        with pytest.raises(ValueError, match="of one target with equal C"):
+            explorer.adversary([("a", pentagon()), ("b", other)])
 
 
 LINKAGE = np.array([[0, 1, 0.2, 2], [2, 3, 0.4, 2], [4, 5, 1.5, 4]])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..decomposition import Decomposition
-from .compare import contributions, dendrogram, sizes
+from .compare import adversary, contributions, dendrogram, sizes
 from .export import describe, model_payload
 from .html import Explorer
 from .views import columns, cube, gate, scrubber, snapshot
@@ -31,6 +31,7 @@ def explore(
 
 __all__ = [
     "Explorer",
+    "adversary",
     "columns",
     "contributions",
     "cube",

@@ -124,6 +124,28 @@ function steepest(model, x, ideal, count) {
   return moves.sort((a, b) => b[0] - a[0]).slice(0, count).map(([, o]) => o);
 }
 
+// An adversary that switches masks to their floor one by one, all others on: for one output and one
+// direction, each time the mask that pushes furthest (the slopes are exact where an output is affine
+// in each single mask), until none pushes. Rung k is the worst of all these with at most k switched.
+export function flips(model, x, ideal) {
+  const rungs = [];
+  for (const o of steepest(model, x, ideal, 6))
+    for (const sign of [1, -1]) {
+      let masks = ones(model);
+      for (let k = 0; ; k++) {
+        const now = masked(model, x, masks);
+        const { max } = difference(now.output, ideal.output);
+        if (!(rungs[k]?.max >= max)) rungs[k] = { max, masks };
+        const gains = slopes(model, now, masks, o, 0).flatMap((layer, l) =>
+          Array.from(layer, (slope, c) => [sign * slope * (ideal.g[l][c] - masks[l][c]), l, c]));
+        const [gain, l, c] = gains.reduce((a, b) => (b[0] > a[0] ? b : a));
+        if (gain <= 1e-12) break;
+        masks = masks.with(l, masks[l].with(c, ideal.g[l][c]));
+      }
+    }
+  return rungs.reduce((all, rung) => [...all, all.length && all.at(-1).max >= rung.max ? all.at(-1) : rung], []);
+}
+
 // Up to 14 free subcomponents (those in `candidates` with g < 1): all corners, then ascent over the
 // rest from the best one. More: ascent also from random corners, for the outputs that moved most.
 // `exact` says that nothing was left out and that corners are enough.

@@ -93,6 +93,15 @@ def pentagon() -> Decomposition:
     return exact(torch.stack([angles.cos(), angles.sin()]), C=7)
 
 
+def cancelling() -> Decomposition:
+    """The pentagon with its two unused pieces grown: they cancel, in the encoder and the decoder
+    (whose pieces are views of the encoder's)."""
+    d = pentagon()
+    d.U["encoder"][:, 5:] = torch.tensor([[0.4, -0.4], [0.0, 0.0]])
+    d.V["encoder"][5:] = torch.eye(5)[:1]
+    return d
+
+
 def unit_columns(m: int, n: int) -> Tensor:
     """Random unit columns (m, n)."""
     W = torch.randn(m, n, generator=torch.Generator().manual_seed(0))

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from explorer.making import (
+    cancelling,
     cube_cases,
     decomposition,
     exact,
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow  # every view in a real browser
 
 ROOT = ".spd-explorer"
 Groups = list[list[tuple[str, int]]]
+ADVERSARY = [("exact", pentagon()), ("with a pair", cancelling())]
 CONTRIBUTIONS = [("too low", exact_residual(1, noise=0.1)), ("right", exact_residual(1))]
 
 
@@ -55,6 +57,7 @@ VIEWS = {
     "contributions": lambda: explorer.contributions(CONTRIBUTIONS),
     "contributions, three layers": lambda: explorer.contributions([("one", exact_residual(3))]),
     "dendrogram": lambda: explorer.dendrogram(*tree()),
+    "adversary": lambda: explorer.adversary(ADVERSARY),
     "columns, 40 features": lambda: explorer.columns(tms(40, 10, False, 0)),
 }
 every_view = pytest.mark.parametrize("view", VIEWS)
@@ -470,6 +473,32 @@ def test_dendrogram_tells_who_is_in_a_group(open_page: OpenPage) -> None:
     assert lit.evaluate_all("all => all.map((n) => n.getAttribute('x'))") == ["3", "3"]
     page.mouse.move(0, 0)
     assert hand.inner_text().startswith("Group 0"), "the chosen one stays lit"
+
+
+def test_adversary_tells_how_many_masks_it_takes(open_page: OpenPage) -> None:
+    """Exact pieces withstand any number; of a cancelling pair one mask is enough."""
+    page, root = opened("adversary", open_page)
+    text = root.locator(".spd-text")
+    assert text.inner_text() == (
+        "exact, x₀ on: with 6 masks of 12 that are free, the adversary moves an output by 0.000. "
+        "No number of masks found breaks the limit 0.1; 99 of 100 random draws stay below 0.000."
+    )
+    root.get_by_role("button", name="with a pair").click()
+    root.get_by_label("masks", exact=True).fill("1")
+    settle(page)
+    # x₀ = 0.75: the pair adds ±0.75 · 0.4 to the hidden vector's first entry, with W₀ = (1, 0).
+    assert "with 1 mask of 12 that are free, the adversary moves an output by 0.300. 1 mask is" in (
+        text.inner_text()
+    )
+    assert root.locator(".spd-numbers").first.inner_text() in ("0.45 | 0.75", "0.45 | 0.15")
+    counts = [f"{k} of 7, 0 of them live on some feature" for k in (0, 1)]
+    assert sorted(root.locator("dd").all_inner_texts()) == counts
+    root.get_by_role("button", name="x₂").click()
+    settle(page)
+    assert text.inner_text().startswith("with a pair, x₂ on: ")
+    root.get_by_role("button", name="Reset").click()
+    settle(page)
+    assert text.inner_text().startswith("exact, x₀ on: with 6 masks")
 
 
 def test_marks_on_a_phone_keep_their_size(open_page: OpenPage) -> None:

@@ -11,6 +11,7 @@ from explorer.making import Chain, decomposition, exact_residual, resid_mlp, res
 
 import spd_mini as spd
 from browsing import OpenPage
+from spd_mini import explorer
 from spd_mini.explorer import residual as folding
 from spd_mini.explorer.export import structure_of
 from spd_mini.explorer.html import source
@@ -240,6 +241,63 @@ def test_worst_case_of_a_residual_mlp_beats_random_masks(open_page: OpenPage) ->
         assert float((d(x, own) - d.target(x)).abs().max()) == pytest.approx(found["max"], abs=1e-5)
         for name, g in d.causal_importance(x).items():
             assert (own[name] >= g - 1e-5).all() and (own[name] <= 1).all()
+
+
+ATTACK = """(x) => document.querySelector(".spd-explorer").spdExplorer.attack(0, x)
+  .rungs.map(({ max, masks }) => [max, masks.map((m) => Array.from(m))])"""
+
+
+def one_by_one(d: spd.Decomposition, x: torch.Tensor) -> list[float]:
+    """For k = 0, 1, …: the largest output change after at most k masks were switched to their
+    floor, each the one that pushes one output furthest one way; every switch is tried out.
+    """
+    g, want = d.causal_importance(x), d.target(x)
+    bias = d.target.get_parameter(f"{d.names[-1]}.bias")
+    best: list[float] = []
+
+    def before_relu(masks: dict[str, torch.Tensor]) -> torch.Tensor:
+        a = x
+        for n in d.names:
+            a = (masks[n] * (a @ d.V[n].mT)) @ d.U[n].mT
+        return (a + bias)[0]
+
+    for output, sign in itertools.product(range(want.shape[1]), (1, -1)):
+        masks = {n: torch.ones(1, C) for n, C in d.C.items()}
+        for k in itertools.count():
+            change = float((d(x, masks) - want).abs().max())
+            best[k:] = [max([change, *best[k : k + 1]]), *best[k + 1 :]]
+            now, trials = before_relu(masks)[output], []
+            for n in d.names:
+                for c in (masks[n][0] > g[n][0]).nonzero()[:, 0].tolist():
+                    trial = {m: t.clone() for m, t in masks.items()}
+                    trial[n][0, c] = g[n][0, c]
+                    push = sign * (before_relu(trial)[output] - now)
+                    trials.append((float(push), trial))
+            gain, masks = max(trials, key=lambda pair: pair[0], default=(0.0, masks))
+            if gain <= 1e-7:
+                break
+    return list(itertools.accumulate(best, max))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_adversary_switches_the_masks_that_push_most(seed: int, open_page: OpenPage) -> None:
+    """Against a search that tries every switch; the last rung is the worst of all corners."""
+    d = decomposition(tms(4, 2, False, seed), 6, seed, TIES if seed % 2 else {})
+    x, _ = random_case(d, seed)
+    g = d.causal_importance(x)
+    page = open_page(html=explorer.adversary([("random", d)])._repr_html_())
+    found = page.evaluate(ATTACK, x[0].tolist())
+    want = one_by_one(d, x)
+    assert len(found) == 1 + sum(int((v < 1).sum()) for v in g.values())
+    want += want[-1:] * (len(found) - len(want))
+    want[-1] = max(want[-1], brute_force(d, x))
+    assert [change for change, _ in found] == pytest.approx(want, abs=TOLERANCE)
+    assert want[-1] > want[0] + 1e-3, "masks do harm"
+    for k, (change, masks) in enumerate(found):
+        own = {n: torch.tensor([m]) for n, m in zip(d.names, masks, strict=True)}
+        assert float((d(x, own) - d.target(x)).abs().max()) == pytest.approx(change, abs=TOLERANCE)
+        assert all(bool(((own[n] - g[n]).abs() < 1e-6)[own[n] < 1].all()) for n in d.names)
+        assert sum(int((m < 1).sum()) for m in own.values()) <= k
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,363 @@
+"""APD against SPD over a grid of settings each, on the same frozen targets (chapter 9).
+
+    python tests/benchmarks/rematch.py [EXPERIMENT] [--seeds 1000:1010] [--target-seeds 1000]
+    python tests/benchmarks/rematch.py tms-5-2 --steps 20000 --only apd   # APD at full length
+    python tests/benchmarks/rematch.py tms-40-10                          # hours
+
+A grid has 5 × 3 settings: powers of two around a centre, in APD of top-k and the simplicity weight,
+in SPD of β3 and p. The centres are the authors' settings for APD and this book's preset, as far as
+gradient descent goes, for SPD; centre and spacing were settled on seeds below 1000.
+
+What is equal: number of settings, seeds, target, and CPU seconds a run. A cell, one setting, is
+trained with its seeds side by side on one thread; its seconds are process CPU time of the training
+(target and reports excluded) divided by the number of seeds. `Grid.apd` has the number of steps at
+which APD costs what SPD's preset does.
+
+Cells go into book/rematch.json one by one; those that are there, made with the same settings, are
+not repeated.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import ledger_data
+from benchmarks.ledger_data import FIRST_SEED, GRADIENT, PRESETS, ROOT
+
+from spd_mini import Config, Schedule, recovery, sweep
+from spd_mini.__main__ import parse_seeds
+from spd_mini.baselines import apd
+from spd_mini.targets import EXPERIMENTS
+
+DATA = ROOT / "book" / "rematch.json"
+METHODS = ("apd", "spd")
+AXES = {"apd": ("topk", "simplicity_coeff"), "spd": ("importance_coeff", "p")}
+"""What varies in each method: along the long side of the grid, and along the short one."""
+Cell = dict[str, Any]
+Setting = apd.APDConfig | Config
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The settings of one experiment: centres, and exponents of 2 along each method's axes."""
+
+    apd: apd.APDConfig
+    spd: Config
+    octaves: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
+    """{method: (exponents along the long axis, along the short one)}, of equal lengths."""
+
+    def places(self, method: str) -> list[tuple[float, float]]:
+        """All settings of a method, as exponents of 2 relative to its centre."""
+        return list(itertools.product(*self.octaves[method]))
+
+    def setting(self, method: str, place: Sequence[float], steps: int | None = None) -> Setting:
+        """The configuration at a place, with another number of steps if asked for."""
+        centre: Setting = self.apd if method == "apd" else self.spd
+        changes: dict[str, Any] = {
+            axis: scaled(getattr(centre, axis), 2**octave)
+            for axis, octave in zip(AXES[method], place, strict=True)
+        }
+        if steps:
+            changes["steps"] = steps
+        return dataclasses.replace(centre, **changes)
+
+
+_OCTAVES = {
+    "apd": ((-0.5, -0.25, 0.0, 0.25, 0.5), (-1.0, 0.0, 1.0)),
+    "spd": ((-4.0, -2.0, 0.0, 2.0, 4.0), (-1.0, 0.0, 1.0)),
+}
+GRIDS = {
+    "tms-5-2": Grid(
+        dataclasses.replace(apd.PAPER["tms-5-2"], steps=4000), PRESETS["tms-5-2"].config, _OCTAVES
+    ),
+    "tms-40-10": Grid(
+        dataclasses.replace(apd.PAPER["tms-40-10"], steps=400),
+        PRESETS["tms-40-10" + GRADIENT].config,
+        _OCTAVES,
+    ),
+}
+
+
+def scaled(value: Any, factor: float) -> Any:
+    """A number or both ends of a Schedule times a factor, rounded to 6 digits."""
+    if isinstance(value, Schedule):
+        ends = {k: scaled(getattr(value, k), factor) for k in ("start", "end")}
+        return dataclasses.replace(value, **ends)
+    return float(f"{value * factor:.6g}")
+
+
+def say(line: str) -> None:
+    """One line about progress."""
+    sys.stderr.write(line + "\n")
+
+
+# One cell
+
+
+def separated(scores: Tensor) -> bool:
+    """Whether some threshold gives the identity pattern: (n, C), after the best matching.
+
+    The mildest verdict: it does not ask for the run's own cutoff, or 0.9 and 0.1.
+    """
+    _, matched = recovery.identity_errors(scores, len(scores))
+    if scores.shape[1] < len(scores):
+        return False
+    mine = torch.zeros_like(scores, dtype=torch.bool)
+    mine[range(len(scores)), matched] = True
+    others = scores[~mine]
+    return bool(scores[mine].min() > (others.max() if len(others) else 0))
+
+
+def verdicts(d: Any, truth: recovery.Truth) -> dict[str, Any]:
+    """What is noted of one run. strict: METHOD section 3, the house verdict. pattern: no wrong
+    entry in any matrix, whatever the lengths. separated: see there, in every matrix."""
+    probes = truth.probes
+    if isinstance(d, apd.APD):
+        report, loss = apd.report(d, truth), d.history["total"][-1]
+        scores = {"all": d.attributions(probes)}
+    else:
+        report, loss = recovery.report(d, truth), d.info["loss"]
+        scores = {n: d.causal_importance(probes)[n] for n in truth.patterns}
+    return {
+        "seed": d.info["seed"],
+        "strict": report.recovered,
+        "pattern": not any(report.identity_errors.values()),
+        "separated": all(separated(s) for s in scores.values()),
+        "identity_errors": max(report.identity_errors.values()),
+        "live": max(report.live.values()),
+        "mmcs": report.mmcs,
+        "mmcs_null": report.mmcs_null,
+        "ml2r": report.ml2r,
+        "faithfulness_relative": max(report.faithfulness_relative.values()),
+        "recon": report.recon,
+        "loss": loss,
+    }
+
+
+def describe(setting: Setting) -> dict[str, Any]:
+    """A configuration as JSON values."""
+    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(setting)))
+    return fields
+
+
+def run_cell(name: str, target_seed: int, method: str, place: Sequence[float], target: Any,
+             setting: Setting, seeds: Sequence[int]) -> Cell:  # fmt: skip
+    """Train one setting's seeds side by side and judge each."""
+    preset, truth, device = EXPERIMENTS[name], target.truth(), "cpu"
+    started = time.process_time()
+    ds: Sequence[Any]
+    if isinstance(setting, apd.APDConfig):
+        data = preset.sampler(paper=True)
+        ds = apd.decompose(target, data, setting, seeds, tied=target.tied, device=device)
+    else:
+        data = preset.sampler()
+        ds = sweep(target, data, setting, seeds, tied=target.tied, device=device, progress=False)
+    seconds = (time.process_time() - started) / len(seeds)
+    return {
+        "experiment": name,
+        "target_seed": target_seed,
+        "method": method,
+        "octaves": list(place),
+        "values": {a: describe(setting)[a] for a in AXES[method]},
+        "steps": setting.steps,
+        "seconds_a_run": round(seconds, 3),
+        "side_by_side": len(seeds),
+        "threads": torch.get_num_threads(),
+        "setting": describe(setting),
+        **ledger_data.environment(device),
+        "runs": [verdicts(d, truth) for d in ds],
+    }
+
+
+# The file
+
+FACTS = {"cpu", "cores", "gpu", "torch", "python", "date", "commit"}
+CELL_KEYS = FACTS | {
+    "experiment", "target_seed", "method", "octaves", "values", "steps", "seconds_a_run",
+    "side_by_side", "threads", "setting", "runs",
+}  # fmt: skip
+RUN_KEYS = {
+    "seed", "strict", "pattern", "separated", "identity_errors", "live", "mmcs", "mmcs_null",
+    "ml2r", "faithfulness_relative", "recon", "loss",
+}  # fmt: skip
+
+
+def load(path: Path) -> list[Cell]:
+    """The cells of a file; none if it is not there."""
+    cells: list[Cell] = (
+        json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
+    )
+    return cells
+
+
+def dump(cells: Sequence[Cell]) -> str:
+    """The file's text: one line a cell and one line a run."""
+    lines = []
+    for cell in cells:
+        head = json.dumps({k: v for k, v in cell.items() if k != "runs"}, ensure_ascii=False)
+        runs = ",\n    ".join(json.dumps(run) for run in cell["runs"])
+        lines.append(f'{head[:-1]}, "runs": [\n    {runs}]}}')
+    return '{"cells": [\n  ' + ",\n  ".join(lines) + "\n]}\n"
+
+
+def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes two cells the same, and their order."""
+    return (
+        list(GRIDS).index(cell["experiment"]),
+        cell["target_seed"],
+        METHODS.index(cell["method"]),
+        cell["steps"],
+        *cell["octaves"],
+    )
+
+
+def update(path: Path, cell: Cell) -> None:
+    """Take a cell into the file, atomically and safe against other processes doing the same."""
+    with ledger_data.locked(path.parent):
+        cells = {key(c): c for c in [*load(path), cell]}
+        ledger_data.write(path, dump([cells[k] for k in sorted(cells)]))
+
+
+def current(cell: Cell) -> bool:
+    """Whether a cell was made with the settings its place has now."""
+    grid = GRIDS.get(cell["experiment"])
+    return grid is not None and cell["setting"] == describe(
+        grid.setting(cell["method"], cell["octaves"], cell["steps"])
+    )
+
+
+def problems(cells: Iterable[Cell]) -> list[str]:
+    """Everything that is wrong with the cells of a file, one line each; empty = well-formed."""
+    found, seen = [], set()
+    for cell in cells:
+        name = f"{cell.get('experiment')} {cell.get('method')} {cell.get('octaves')}"
+        if missing := sorted(CELL_KEYS - set(cell)):
+            found.append(f"{name}: lacks {missing}")
+            continue
+        if cell["experiment"] not in GRIDS or cell["method"] not in METHODS:
+            found.append(f"{name}: no grid has it")
+            continue
+        if not current(cell):
+            found.append(f"{name}: made with other settings")
+        if key(cell) in seen:
+            found.append(f"{name}: twice")
+        seen.add(key(cell))
+        if any(set(run) != RUN_KEYS for run in cell["runs"]):
+            found.append(f"{name}: a run has not the keys {sorted(RUN_KEYS)}")
+            continue
+        seeds = [run["seed"] for run in cell["runs"]]
+        if not seeds or len(set(seeds)) < len(seeds) or len(seeds) != cell["side_by_side"]:
+            found.append(f"{name}: seeds {seeds}, {cell['side_by_side']} side by side")
+        if min([*seeds, cell["target_seed"]]) < FIRST_SEED:
+            found.append(f"{name}: seeds start at {FIRST_SEED}")
+        if any(r["strict"] > r["pattern"] or r["pattern"] > r["separated"] for r in cell["runs"]):
+            found.append(f"{name}: a stricter verdict holds where a milder one does not")
+        if not all(math.isfinite(n) for n in ledger_data.numbers(cell)):
+            found.append(f"{name}: a number is not finite")
+        if not cell["seconds_a_run"] > 0:
+            found.append(f"{name}: no time")
+    return found
+
+
+# Statistics
+
+
+def rates(cells: Iterable[Cell], verdict: str) -> dict[tuple[float, float], float]:
+    """Share of runs with a verdict, by place. The cells are those of one method and one length."""
+    return {
+        (c["octaves"][0], c["octaves"][1]): sum(r[verdict] for r in c["runs"]) / len(c["runs"])
+        for c in cells
+    }
+
+
+def width(rate: Mapping[float, float], least: float = 0.5) -> tuple[float, float]:
+    """How many octaves wide the working region along an axis is: at least, and less than.
+
+    rate: {exponent of 2: share of runs that succeed}. A setting works when its share is ≥ `least`.
+    Of the longest stretch of working neighbours: the octaves from its first to its last setting,
+    and between the settings beside it that fail; ∞ where it reaches the end of the axis; (0, 0)
+    when nothing works.
+    """
+    places, best = sorted(rate), (0.0, 0.0)
+    for works, group in itertools.groupby(range(len(places)), lambda i: rate[places[i]] >= least):
+        if works:
+            stretch = list(group)
+            first, last = stretch[0], stretch[-1]
+            left = places[first - 1] if first > 0 else -math.inf
+            right = places[last + 1] if last + 1 < len(places) else math.inf
+            best = max(best, (places[last] - places[first], right - left))
+    return best
+
+
+# Command line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0 when all cells are there, 2 for bad input."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("experiment", nargs="?", default="tms-5-2", choices=list(GRIDS))
+    parser.add_argument("--seeds", default="1000:1010", help="such as 1000:1010")
+    parser.add_argument("--target-seeds", default="1000", help="seeds of the targets")
+    parser.add_argument("--only", choices=METHODS, help="one method alone")
+    parser.add_argument("--short", type=float, help="one place along the short axis alone")
+    parser.add_argument("--steps", type=int, help="another length than the grid's")
+    parser.add_argument("--data", type=Path, default=DATA, help="where the cells go")
+    args = parser.parse_args(argv)
+    try:
+        _work(args)
+    except (ValueError, OSError) as error:
+        say(f"error: {error}")
+        return 2
+    return 0
+
+
+def _work(args: argparse.Namespace) -> None:
+    seeds, target_seeds = parse_seeds(args.seeds), parse_seeds(args.target_seeds)
+    if min([*seeds, *target_seeds]) < FIRST_SEED:
+        raise ValueError(f"seeds start at {FIRST_SEED}; smaller ones served to choose the grid")
+    if args.steps is not None and args.steps < 1:
+        raise ValueError(f"--steps must be ≥ 1, got {args.steps}")
+    torch.set_num_threads(1)
+    grid, path = GRIDS[args.experiment], args.data.resolve()
+    done = {key(c): c for c in load(path) if current(c)}
+    methods = [args.only] if args.only else METHODS
+    places = [
+        (m, place)
+        for m in methods
+        for place in grid.places(m)
+        if args.short is None or place[1] == args.short
+    ]
+    # The middle first: an unfinished grid has its most telling cells.
+    places.sort(key=lambda at: (abs(at[1][1]), abs(at[1][0])))
+    for target_seed in target_seeds:
+        target = EXPERIMENTS[args.experiment].train(target_seed)
+        for i, (method, place) in enumerate(places, 1):
+            setting = grid.setting(method, place, args.steps)
+            at = {"experiment": args.experiment, "target_seed": target_seed, "method": method}
+            there = done.get(key(at | {"steps": setting.steps, "octaves": place}))
+            if there and {run["seed"] for run in there["runs"]} >= set(seeds):
+                continue
+            cell = run_cell(args.experiment, target_seed, method, place, target, setting, seeds)
+            update(path, cell)
+            count = {v: sum(r[v] for r in cell["runs"]) for v in ("strict", "pattern", "separated")}
+            say(
+                f"{i}/{len(places)} {method} {cell['values']}: {count} of {len(seeds)}, "
+                f"{cell['seconds_a_run']:.2f} s a run"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,8 @@ import answers_ch05
 import answers_ch06
 import answers_ch07
 import answers_ch08
-from spd_mini.exercises import Wrong, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08
+import answers_ch09
+from spd_mini.exercises import Wrong, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09
 
 Check = Callable[[Any], None]
 CHAPTERS = [
@@ -26,6 +27,7 @@ CHAPTERS = [
     (ch06, answers_ch06),
     (ch07, answers_ch07),
     (ch08, answers_ch08),
+    (ch09, answers_ch09),
 ]
 RIGHT = [pair for _, answers in CHAPTERS for pair in answers.RIGHT]
 MISTAKES = [triple for _, answers in CHAPTERS for triple in answers.MISTAKES]

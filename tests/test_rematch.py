@@ -61,6 +61,16 @@ def test_settings_by_hand() -> None:
     assert large.split_every == 0
 
 
+def test_the_middle_comes_first_and_spd_one_by_one() -> None:
+    batches = rematch.batches(GRIDS["tms-5-2"])
+    assert [m for m, _ in batches] == ["apd", *["spd"] * 5, *["apd"] * 2, *["spd"] * 10]
+    assert [len(places) for m, places in batches if m == "apd"] == [5, 5, 5]
+    assert {y for _, places in batches[:6] for _, y in places} == {0.0}
+    assert rematch.batches(GRIDS["tms-5-2"], "spd", 1.0)[0] == ("spd", [(-4.0, 1.0)])
+    with pytest.raises(ValueError, match="SPD takes one setting at a time, got 2"):
+        rematch.run_cells("tms-5-2", toy.TMS(5, 2), "spd", [(0, 0), (2, 0)], [1000])
+
+
 # Verdicts and widths
 
 
@@ -112,7 +122,7 @@ def test_a_tiny_grid_runs_and_goes_on_where_it_stopped(
     assert [(c["method"], c["octaves"]) for c in first] == [("spd", [0, 0]), ("spd", [2, 0])]
     assert rematch.main(argv) == 0
     said = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in said] == ["spd", "spd", "apd", "apd"]
+    assert [line.split()[0] for line in said] == ["spd", "spd", "apd", "apd"]
     cells = cells_of(path)
     assert cells[2:] == first  # not made again
     assert [c["values"] for c in cells] == [
@@ -121,6 +131,7 @@ def test_a_tiny_grid_runs_and_goes_on_where_it_stopped(
         {"importance_coeff": 3e-3, "p": 1.0},
         {"importance_coeff": 1.2e-2, "p": 1.0},
     ]
+    assert [c["side_by_side"] for c in cells] == [4, 4, 2, 2]  # APD: both settings at once
     for cell in cells:
         assert [run["seed"] for run in cell["runs"]] == [1000, 1001]
         assert (cell["target_seed"], cell["steps"], cell["threads"]) == (1000, 6, 1)
@@ -170,8 +181,7 @@ def test_verdicts_of_an_exact_decomposition() -> None:
         ({"method": "svd"}, "no grid has it"),
         ({"octaves": [1.0, 0.0]}, "made with other settings"),
         ({"target_seed": 3}, "seeds start at 1000"),
-        ({"side_by_side": 2}, "side by side"),
-        ({"runs": []}, "side by side"),
+        ({"side_by_side": 2, "runs": []}, "2 runs side by side"),
         ({"runs": [{"seed": 1000}]}, "a run has not the keys"),
         ({"seconds_a_run": 0.0}, "no time"),
         ({"seconds_a_run": math.inf}, "not finite"),

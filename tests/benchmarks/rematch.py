@@ -6,12 +6,13 @@
 
 A grid has 5 × 3 settings: powers of two around a centre, in APD of top-k and the simplicity weight,
 in SPD of β3 and p. The centres are the authors' settings for APD and this book's preset, as far as
-gradient descent goes, for SPD; centre and spacing were settled on seeds below 1000.
+gradient descent from one start goes, for SPD; centre and spacing were settled on seeds below 1000.
 
-What is equal: number of settings, seeds, target, and CPU seconds a run. A cell, one setting, is
-trained with its seeds side by side on one thread; its seconds are process CPU time of the training
-(target and reports excluded) divided by the number of seeds. `Grid.apd` has the number of steps at
-which APD costs what SPD's preset does.
+What is equal: number of settings, seeds, target, and CPU seconds a run, with one random start a run
+(no restarts chosen by their loss). A run's seconds are process CPU time of the training, on one
+thread, divided by the runs that were trained side by side: in SPD a setting's seeds, in APD those
+of all settings that share a simplicity weight. `Grid.apd` has the number of steps at which that
+costs what SPD does.
 
 Cells go into book/rematch.json one by one; those that are there, made with the same settings, are
 not repeated.
@@ -46,6 +47,7 @@ DATA = ROOT / "book" / "rematch.json"
 METHODS = ("apd", "spd")
 AXES = {"apd": ("topk", "simplicity_coeff"), "spd": ("importance_coeff", "p")}
 """What varies in each method: along the long side of the grid, and along the short one."""
+VERDICTS = ("strict", "pattern", "separated")
 Cell = dict[str, Any]
 Setting = apd.APDConfig | Config
 
@@ -81,7 +83,9 @@ _OCTAVES = {
 }
 GRIDS = {
     "tms-5-2": Grid(
-        dataclasses.replace(apd.PAPER["tms-5-2"], steps=4000), PRESETS["tms-5-2"].config, _OCTAVES
+        dataclasses.replace(apd.PAPER["tms-5-2"], steps=4000),
+        dataclasses.replace(PRESETS["tms-5-2"].config, restarts=1),
+        _OCTAVES,
     ),
     "tms-40-10": Grid(
         dataclasses.replace(apd.PAPER["tms-40-10"], steps=400),
@@ -89,6 +93,19 @@ GRIDS = {
         _OCTAVES,
     ),
 }
+
+
+def batches(
+    grid: Grid, only: str | None = None, short: float | None = None
+) -> list[tuple[str, list[tuple[float, float]]]]:
+    """What is trained side by side, method by method; the middle of the grids comes first."""
+    found: list[tuple[str, list[tuple[float, float]]]] = []
+    for method in [only] if only else METHODS:
+        long, across = grid.octaves[method]
+        for y in across if short is None else [short]:
+            row = [(x, y) for x in long]
+            found += [(method, row)] if method == "apd" else [(method, [place]) for place in row]
+    return sorted(found, key=lambda batch: (abs(batch[1][0][1]), METHODS.index(batch[0])))
 
 
 def scaled(value: Any, factor: float) -> Any:
@@ -153,33 +170,48 @@ def describe(setting: Setting) -> dict[str, Any]:
     return fields
 
 
-def run_cell(name: str, target_seed: int, method: str, place: Sequence[float], target: Any,
-             setting: Setting, seeds: Sequence[int]) -> Cell:  # fmt: skip
-    """Train one setting's seeds side by side and judge each."""
-    preset, truth, device = EXPERIMENTS[name], target.truth(), "cpu"
+def run_cells(
+    name: str,
+    target: Any,
+    method: str,
+    places: Sequence[tuple[float, float]],
+    seeds: Sequence[int],
+    steps: int | None = None,
+) -> list[Cell]:
+    """Train every seed at some places of a method's grid, side by side, and judge each run.
+
+    Raises ValueError for several places in SPD, whose settings cannot stand side by side.
+    """
+    if method == "spd" and len(places) > 1:
+        raise ValueError(f"SPD takes one setting at a time, got {len(places)}")
+    preset, truth, grid = EXPERIMENTS[name], target.truth(), GRIDS[name]
+    settings = [grid.setting(method, place, steps) for place in places]
+    how: dict[str, Any] = {"tied": target.tied, "device": "cpu"}
     started = time.process_time()
     ds: Sequence[Any]
-    if isinstance(setting, apd.APDConfig):
-        data = preset.sampler(paper=True)
-        ds = apd.decompose(target, data, setting, seeds, tied=target.tied, device=device)
+    if method == "apd":
+        ds = apd.decompose(target, preset.sampler(paper=True), settings, seeds, **how)  # type: ignore[arg-type]
     else:
-        data = preset.sampler()
-        ds = sweep(target, data, setting, seeds, tied=target.tied, device=device, progress=False)
-    seconds = (time.process_time() - started) / len(seeds)
-    return {
-        "experiment": name,
-        "target_seed": target_seed,
-        "method": method,
-        "octaves": list(place),
-        "values": {a: describe(setting)[a] for a in AXES[method]},
-        "steps": setting.steps,
-        "seconds_a_run": round(seconds, 3),
-        "side_by_side": len(seeds),
-        "threads": torch.get_num_threads(),
-        "setting": describe(setting),
-        **ledger_data.environment(device),
-        "runs": [verdicts(d, truth) for d in ds],
-    }
+        ds = sweep(target, preset.sampler(), settings[0], seeds, **how, progress=False)  # type: ignore[arg-type]
+    seconds = (time.process_time() - started) / len(ds)
+    cells = []
+    for i, (place, setting) in enumerate(zip(places, settings, strict=True)):
+        mine = ds[i * len(seeds) : (i + 1) * len(seeds)]
+        about = {
+            "experiment": name,
+            "target_seed": target.training_info["seed"],
+            "method": method,
+            "octaves": list(place),
+            "values": {axis: describe(setting)[axis] for axis in AXES[method]},
+            "steps": setting.steps,
+            "seconds_a_run": round(seconds, 3),
+            "side_by_side": len(ds),
+            "threads": torch.get_num_threads(),
+            "setting": describe(setting),
+        }
+        runs = [verdicts(d, truth) for d in mine]
+        cells.append(about | ledger_data.environment("cpu") | {"runs": runs})
+    return cells
 
 
 # The file
@@ -224,10 +256,10 @@ def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def update(path: Path, cell: Cell) -> None:
-    """Take a cell into the file, atomically and safe against other processes doing the same."""
+def update(path: Path, new: Iterable[Cell]) -> None:
+    """Take cells into the file, atomically and safe against other processes doing the same."""
     with ledger_data.locked(path.parent):
-        cells = {key(c): c for c in [*load(path), cell]}
+        cells = {key(c): c for c in [*load(path), *new]}
         ledger_data.write(path, dump([cells[k] for k in sorted(cells)]))
 
 
@@ -259,8 +291,8 @@ def problems(cells: Iterable[Cell]) -> list[str]:
             found.append(f"{name}: a run has not the keys {sorted(RUN_KEYS)}")
             continue
         seeds = [run["seed"] for run in cell["runs"]]
-        if not seeds or len(set(seeds)) < len(seeds) or len(seeds) != cell["side_by_side"]:
-            found.append(f"{name}: seeds {seeds}, {cell['side_by_side']} side by side")
+        if not seeds or len(set(seeds)) < len(seeds) or cell["side_by_side"] % len(seeds):
+            found.append(f"{name}: seeds {seeds}, {cell['side_by_side']} runs side by side")
         if min([*seeds, cell["target_seed"]]) < FIRST_SEED:
             found.append(f"{name}: seeds start at {FIRST_SEED}")
         if any(r["strict"] > r["pattern"] or r["pattern"] > r["separated"] for r in cell["runs"]):
@@ -333,30 +365,20 @@ def _work(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     grid, path = GRIDS[args.experiment], args.data.resolve()
     done = {key(c): c for c in load(path) if current(c)}
-    methods = [args.only] if args.only else METHODS
-    places = [
-        (m, place)
-        for m in methods
-        for place in grid.places(m)
-        if args.short is None or place[1] == args.short
-    ]
-    # The middle first: an unfinished grid has its most telling cells.
-    places.sort(key=lambda at: (abs(at[1][1]), abs(at[1][0])))
     for target_seed in target_seeds:
         target = EXPERIMENTS[args.experiment].train(target_seed)
-        for i, (method, place) in enumerate(places, 1):
-            setting = grid.setting(method, place, args.steps)
+        target.training_info["seed"] = target_seed
+        for method, places in batches(grid, args.only, args.short):
             at = {"experiment": args.experiment, "target_seed": target_seed, "method": method}
-            there = done.get(key(at | {"steps": setting.steps, "octaves": place}))
-            if there and {run["seed"] for run in there["runs"]} >= set(seeds):
+            steps = grid.setting(method, places[0], args.steps).steps
+            there = [done.get(key(at | {"steps": steps, "octaves": place})) for place in places]
+            if all(c and {run["seed"] for run in c["runs"]} >= set(seeds) for c in there):
                 continue
-            cell = run_cell(args.experiment, target_seed, method, place, target, setting, seeds)
-            update(path, cell)
-            count = {v: sum(r[v] for r in cell["runs"]) for v in ("strict", "pattern", "separated")}
-            say(
-                f"{i}/{len(places)} {method} {cell['values']}: {count} of {len(seeds)}, "
-                f"{cell['seconds_a_run']:.2f} s a run"
-            )
+            cells = run_cells(args.experiment, target, method, places, seeds, args.steps)
+            update(path, cells)
+            for c in cells:
+                count = {v: sum(r[v] for r in c["runs"]) for v in VERDICTS}
+                say(f"{method} {c['values']}: {count}, {c['seconds_a_run']:.2f} s a run")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ A grid has 5 × 3 settings: powers of two around a centre, in APD of top-k and t
 in SPD of β3 and p. The centres are the authors' settings for APD and this book's preset, as far as
 gradient descent from one start goes, for SPD; centre and spacing were settled on seeds below 1000.
 
-What is equal: number of settings, seeds, target, and CPU seconds a run, with one random start a run
-(no restarts chosen by their loss). A run's seconds are process CPU time of the training, on one
-thread, divided by the runs that were trained side by side: in SPD a setting's seeds, in APD those
-of all settings that share a simplicity weight. `Grid.apd` has the number of steps at which that
-costs what SPD does.
+What is equal: number of settings, seeds and target, one random start a run (no restarts chosen by
+their loss), and a budget of CPU seconds a run. A run's seconds are process CPU time of the
+training, on one thread, divided by the runs trained side by side: five settings that differ in
+top-k, or in β3, times their seeds. With APD's number of steps here it takes no less than SPD.
 
 Cells go into book/rematch.json one by one; those that are there, made with the same settings, are
 not repeated.
@@ -38,9 +37,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import ledger_data
 from benchmarks.ledger_data import FIRST_SEED, GRADIENT, PRESETS, ROOT
 
-from spd_mini import Config, Schedule, recovery, sweep
+from spd_mini import Config, Decomposition, Schedule, recovery
 from spd_mini.__main__ import parse_seeds
 from spd_mini.baselines import apd
+from spd_mini.config import value_at
+from spd_mini.run import Run
 from spd_mini.targets import EXPERIMENTS
 
 DATA = ROOT / "book" / "rematch.json"
@@ -98,13 +99,12 @@ GRIDS = {
 def batches(
     grid: Grid, only: str | None = None, short: float | None = None
 ) -> list[tuple[str, list[tuple[float, float]]]]:
-    """What is trained side by side, method by method; the middle of the grids comes first."""
-    found: list[tuple[str, list[tuple[float, float]]]] = []
-    for method in [only] if only else METHODS:
-        long, across = grid.octaves[method]
-        for y in across if short is None else [short]:
-            row = [(x, y) for x in long]
-            found += [(method, row)] if method == "apd" else [(method, [place]) for place in row]
+    """What is trained side by side, row by row; the middle of the grids comes first."""
+    found = [
+        (method, [(x, y) for x in grid.octaves[method][0]])
+        for method in ([only] if only else METHODS)
+        for y in (grid.octaves[method][1] if short is None else [short])
+    ]
     return sorted(found, key=lambda batch: (abs(batch[1][0][1]), METHODS.index(batch[0])))
 
 
@@ -170,6 +170,45 @@ def describe(setting: Setting) -> dict[str, Any]:
     return fields
 
 
+class Prices(Run):
+    """SPD runs side by side at different prices: run i has `factors[i]` times the config's β3.
+
+    Every run has one start. The logged importance loss carries the factor; the total is right.
+    """
+
+    factors: Tensor
+
+    def losses(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        """As in Run, the importance loss times the factor of its run."""
+        terms = super().losses(x, weight)
+        return torch.cat([terms[:3], (terms[3] * self.factors)[None], terms[4:]])
+
+
+def spd_runs(
+    target: Any, sample: Any, settings: Sequence[Config], seeds: Sequence[int]
+) -> list[Decomposition]:
+    """Train several settings of SPD that differ in a plain or scheduled β3, side by side.
+
+    Returns the results setting by setting, and seed by seed within. Raises ValueError for settings
+    that differ in anything else, or have restarts.
+    """
+    first = settings[0]
+    if first.restarts != 1 or any(
+        dataclasses.replace(c, importance_coeff=first.importance_coeff) != first for c in settings
+    ):
+        raise ValueError("SPD settings side by side have one start and differ in β3 only")
+    starts = [value_at(c.importance_coeff, 0) for c in settings]
+    run = Prices(
+        target, sample, first, None, target.tied, [*seeds] * len(settings), torch.device("cpu")
+    )
+    run.factors = torch.tensor([s / starts[0] for s in starts]).repeat_interleave(len(seeds))
+    run.warm_up()
+    while run.step < first.steps:
+        run.train_step()
+    run.flush()
+    return [run.result(True, which=i) for i in range(len(starts) * len(seeds))]
+
+
 def run_cells(
     name: str,
     target: Any,
@@ -178,21 +217,16 @@ def run_cells(
     seeds: Sequence[int],
     steps: int | None = None,
 ) -> list[Cell]:
-    """Train every seed at some places of a method's grid, side by side, and judge each run.
-
-    Raises ValueError for several places in SPD, whose settings cannot stand side by side.
-    """
-    if method == "spd" and len(places) > 1:
-        raise ValueError(f"SPD takes one setting at a time, got {len(places)}")
+    """Train every seed at some places of a method's grid, side by side, and judge each run."""
     preset, truth, grid = EXPERIMENTS[name], target.truth(), GRIDS[name]
-    settings = [grid.setting(method, place, steps) for place in places]
-    how: dict[str, Any] = {"tied": target.tied, "device": "cpu"}
+    settings: list[Any] = [grid.setting(method, place, steps) for place in places]
     started = time.process_time()
     ds: Sequence[Any]
     if method == "apd":
-        ds = apd.decompose(target, preset.sampler(paper=True), settings, seeds, **how)  # type: ignore[arg-type]
+        data = preset.sampler(paper=True)
+        ds = apd.decompose(target, data, settings, seeds, tied=target.tied, device="cpu")
     else:
-        ds = sweep(target, preset.sampler(), settings[0], seeds, **how, progress=False)  # type: ignore[arg-type]
+        ds = spd_runs(target, preset.sampler(), settings, seeds)
     seconds = (time.process_time() - started) / len(ds)
     cells = []
     for i, (place, setting) in enumerate(zip(places, settings, strict=True)):

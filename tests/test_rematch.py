@@ -68,7 +68,7 @@ def test_the_middle_comes_first() -> None:
         *[("apd", -1), ("apd", 1), ("spd", -1), ("spd", 1)],
     ]
     assert all(len(places) == 5 for _, places in batches)
-    assert rematch.batches(GRIDS["tms-5-2"], "spd", 1.0)[0][1][0] == (-4.0, 1.0)
+    assert rematch.batches(GRIDS["tms-5-2"], "spd", 1.0)[0][1][0] == (-2.0, 1.0)
 
 
 def test_prices_side_by_side_are_those_alone() -> None:

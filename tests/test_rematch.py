@@ -92,7 +92,7 @@ def test_prices_side_by_side_are_those_alone() -> None:
             rematch.spd_runs(target, data, wrong, [4])
 
 
-# Verdicts and widths
+# Verdicts
 
 
 def test_separated_by_any_threshold() -> None:
@@ -103,25 +103,6 @@ def test_separated_by_any_threshold() -> None:
     assert not rematch.separated(torch.tensor([[1.0], [0.0]]))  # one piece for two features
     assert not rematch.separated(torch.zeros(2, 2))
     assert rematch.separated(torch.tensor([[0.0, 2.0], [3.0, 0.0]]))
-
-
-@pytest.mark.parametrize(
-    ("shares", "want"),
-    [
-        ([0, 0, 0, 0, 0], (0, 0)),
-        ([0, 0, 1, 0, 0], (0, 4)),
-        ([0, 0.5, 1, 0.4, 0], (2, 6)),
-        ([0, 0, 1, 1, 1], (4, math.inf)),
-        ([1, 1, 1, 1, 1], (8, math.inf)),
-        ([1, 0, 0, 1, 1], (2, math.inf)),
-        ([1, 0, 0, 0, 0], (0, math.inf)),
-        ([1, 0, 1, 0, 0], (0, math.inf)),
-    ],
-)
-def test_width_of_the_working_region(shares: list[float], want: tuple[float, float]) -> None:
-    """Two octaves from place to place; half of the runs are enough."""
-    rate = dict(zip((-4.0, -2.0, 0.0, 2.0, 4.0), shares, strict=True))
-    assert rematch.width(rate) == want
 
 
 # A run of the harness, and its file

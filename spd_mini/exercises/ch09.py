@@ -1,11 +1,17 @@
-"""Checks for the exercises of chapter 9."""
+"""Checks for the exercises of chapter 9, and two measurements of its text."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..baselines import apd
+from ..config import Config
+from ..decompose import decompose
+from ..decomposition import Decomposition
+from ..targets.sparse import SparseFeatures
 from . import Wrong, as_tensor, check
 
 
@@ -130,3 +136,54 @@ def check_4(trained: Callable[..., Sequence[int]]) -> str:
         wrong = {why: torch.tensor([float(v) for v in values]) for why, values in likely.items()}
         _compare(got, torch.tensor([float(apd), float(spd)]), wrong, "trained(...)")
     return "for full-rank components the first grows like C times all parameters"
+
+
+def width(shares: Sequence[float], step: float, least: float = 0.5) -> tuple[float, float]:
+    """How many octaves wide a working region is: at least, and less than.
+
+    shares: part of the runs that succeed at each of some settings, `step` octaves apart; a setting
+    works when its share is ≥ `least`. Of the longest stretch of working neighbours: the octaves
+    from its first to its last, and between the two beside it that fail (∞ at the end of the axis);
+    (0, 0) when nothing works.
+    """
+    best = (0.0, 0.0)
+    for i, j in itertools.combinations(range(len(shares) + 1), 2):
+        if min(shares[i:j]) >= least:
+            open_end = i == 0 or j == len(shares)
+            best = max(best, ((j - i - 1) * step, math.inf if open_end else (j - i + 1) * step))
+    return best
+
+
+def trained_numbers(d: Decomposition | apd.APD) -> int:
+    """How many numbers were trained; a matrix tied to another has no U and V of its own."""
+    if isinstance(d, apd.APD):
+        return d.trained_parameters
+    free = [n for n in d.U if n not in d.wrapped.tied]
+    gates = sum(t.numel() for g in d.gates.values() for t in g)
+    return gates + sum(d.U[n].numel() + d.V[n].numel() for n in free)
+
+
+def costs(n: int) -> dict[str, tuple[int, float]]:
+    """What one step of each method takes on an n × n matrix with C = n, 64 rows, d_gate = 8.
+
+    Returns {method: (numbers trained, MiB of tensors kept for backward passes)}. APD's components
+    are of full rank, as two factors.
+    """
+    layer, draw = nn.Sequential(nn.Linear(n, n, bias=False)), SparseFeatures(n, 0.5)
+    free = apd.APDConfig(C=n, rank=n, topk=1.0, steps=1, batch_size=64)
+    narrow = Config(C=n, gate_hidden=8, steps=1, batch_size=64)
+    held: list[int] = []
+
+    def keep(t: Tensor) -> Tensor:
+        held.append(t.numel() * t.element_size())
+        return t
+
+    def kept(run: Callable[[], Decomposition | apd.APD]) -> tuple[int, float]:
+        held.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            return trained_numbers(run()), sum(held) / 2**20
+
+    return {
+        "APD": kept(lambda: apd.decompose(layer, draw, free, device="cpu")[0]),
+        "SPD": kept(lambda: decompose(layer, draw, narrow, device="cpu", progress=False)),
+    }

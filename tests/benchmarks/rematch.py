@@ -338,36 +338,6 @@ def problems(cells: Iterable[Cell]) -> list[str]:
     return found
 
 
-# Statistics
-
-
-def rates(cells: Iterable[Cell], verdict: str) -> dict[tuple[float, float], float]:
-    """Share of runs with a verdict, by place. The cells are those of one method and one length."""
-    return {
-        (c["octaves"][0], c["octaves"][1]): sum(r[verdict] for r in c["runs"]) / len(c["runs"])
-        for c in cells
-    }
-
-
-def width(rate: Mapping[float, float], least: float = 0.5) -> tuple[float, float]:
-    """How many octaves wide the working region along an axis is: at least, and less than.
-
-    rate: {exponent of 2: share of runs that succeed}. A setting works when its share is ≥ `least`.
-    Of the longest stretch of working neighbours: the octaves from its first to its last setting,
-    and between the settings beside it that fail; ∞ where it reaches the end of the axis; (0, 0)
-    when nothing works.
-    """
-    places, best = sorted(rate), (0.0, 0.0)
-    for works, group in itertools.groupby(range(len(places)), lambda i: rate[places[i]] >= least):
-        if works:
-            stretch = list(group)
-            first, last = stretch[0], stretch[-1]
-            left = places[first - 1] if first > 0 else -math.inf
-            right = places[last + 1] if last + 1 < len(places) else math.inf
-            best = max(best, (places[last] - places[first], right - left))
-    return best
-
-
 # Command line
 
 

@@ -490,6 +490,8 @@ def test_dial_hands_over_live_pieces_with_the_columns_they_serve() -> None:
     assert run["g"] == [[90, 0, 10], [0, 80, 100]]
     assert [arrow[0] for arrow in run["arrows"]] == [0, 1, 1]
     assert (run["pattern"], run["strict"], run["slots"]) == (False, False, [0, 1])
+    both = explorer.dial("k", [("1", [fair, fair]), ("2", [merged, fair])], W).payload
+    assert (payload["run"], both["run"]) == (0, 1), "opens on a run with the pattern, if any"
     shown = explorer.dial("k", [("1", [fair]), ("2", [merged])], W)
     assert shown.description == "Runs of 1 with the right pattern: 1 at k 1, 0 at k 2."
 

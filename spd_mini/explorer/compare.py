@@ -152,14 +152,15 @@ def dial(
     knob: the setting's name. settings: (value as text, runs), the runs in one order everywhere:
     "name"; "pieces" (C, 2, n), weights that add up to W (2, n), of any method; "g" (n, C), how much
     each serves the input with one feature on; "pattern" and "strict", what holds; "text", a sentence
-    to read. Raises ValueError for fewer than two settings, other runs in some, or wrong shapes.
+    to read. It opens on the first run of the middle setting that has the pattern. Raises ValueError
+    for fewer than two settings, other runs in some, or wrong shapes.
     """
     if len(settings) < 2:
         raise ValueError(f"dial needs at least two settings, got {len(settings)}")
     names = [run["name"] for run in settings[0][1]]
     if not names or any([run["name"] for run in runs] != names for _, runs in settings):
         raise ValueError(f"every setting must have the same runs, here {names}")
-    n = W.shape[1]
+    n, middle = W.shape[1], len(settings) // 2
     payload = {
         "format": 1,
         "knob": knob,
@@ -168,7 +169,8 @@ def dial(
         "settings": [
             {"label": label, "runs": [_dialled(run, n) for run in runs]} for label, runs in settings
         ],
-        "start": len(settings) // 2,
+        "start": middle,
+        "run": next((i for i, run in enumerate(settings[middle][1]) if run["pattern"]), 0),
     }
     description = f"Runs of {len(names)} with the right pattern: " + ", ".join(
         f"{sum(bool(run['pattern']) for run in runs)} at {knob} {label}" for label, runs in settings

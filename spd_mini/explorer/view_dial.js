@@ -4,9 +4,9 @@ import { across, button, choices, dash, el, heat, hue, lineKey, named, panel, pi
 const LOOKS = [["is right", "none"], ["and has the right lengths", "3 3"]].map(([name, dashes]) => [name, { style: "stroke:var(--spd-ink)", "stroke-width": 2, "stroke-dasharray": dashes }]);
 
 export function view({ root, payload, redraw }) {
-  const { knob, labels, columns, settings, start } = payload;
+  const { knob, labels, columns, settings, start } = payload; // start: the setting it opens on
   const last = settings.length - 1;
-  const state = { at: start, run: 0 };
+  const state = { at: start, run: payload.run };
   const go = (at, run = state.run) => {
     Object.assign(state, { at, run });
     redraw();
@@ -40,7 +40,7 @@ export function view({ root, payload, redraw }) {
   const boxes = [el("div"), el("div")];
   const legend = el("ul", { class: "spd-legend" }, ...LOOKS.map(([name, look]) => el("li", {}, lineKey(look), name)));
   root.append(
-    el("div", { class: "spd-controls" }, el("div", { class: "spd-wide" }, slider.root), seeds.root, button("Reset", () => go(start, 0))),
+    el("div", { class: "spd-controls" }, el("div", { class: "spd-wide" }, slider.root), seeds.root, button("Reset", () => go(start, payload.run))),
     text,
     panel("in how many runs the pattern …", picture(chart.root, `Across: ${knob}. Up: runs of ${runs.length}.`), legend),
     el("div", { class: "spd-flow" },

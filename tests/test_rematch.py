@@ -249,5 +249,6 @@ def test_the_budgets_of_the_recorded_grid() -> None:
         mine = sorted(
             c["seconds_a_run"] for c in cells if c["method"] == method and c["steps"] == steps
         )
+        assert mine, f"{method} is not recorded"
         medians[method] = mine[len(mine) // 2]
     assert 1 <= medians["apd"] / medians["spd"] < 3

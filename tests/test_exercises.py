@@ -14,8 +14,9 @@ import answers_ch05
 import answers_ch06
 import answers_ch07
 import answers_ch08
+import answers_ch09
 import answers_ch10
-from spd_mini.exercises import Wrong, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch10
+from spd_mini.exercises import Wrong, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09, ch10
 
 Check = Callable[[Any], None]
 CHAPTERS = [
@@ -27,6 +28,7 @@ CHAPTERS = [
     (ch06, answers_ch06),
     (ch07, answers_ch07),
     (ch08, answers_ch08),
+    (ch09, answers_ch09),
     (ch10, answers_ch10),
 ]
 RIGHT = [pair for _, answers in CHAPTERS for pair in answers.RIGHT]

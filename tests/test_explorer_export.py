@@ -15,6 +15,7 @@ from explorer.making import (
     cancelling,
     cube_cases,
     decomposition,
+    dialled,
     exact,
     exact_residual,
     pentagon,
@@ -316,6 +317,7 @@ def test_text_in_the_data_cannot_end_the_script() -> None:
 
 
 VIEWS = ["masks", "columns", "cube", "scrubber", "gate", "sizes", "contributions", "dendrogram"]
+VIEWS += ["dial"]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -496,6 +498,38 @@ def test_adversary_refuses_what_cannot_be_compared() -> None:
     for other in (more, turned):
         with pytest.raises(ValueError, match="of one target with equal C"):
             explorer.adversary([("a", pentagon()), ("b", other)])
+
+
+def test_dial_hands_over_live_pieces_with_the_columns_they_serve() -> None:
+    """Piece 0 serves features 1 and 2, piece 2 feature 0; piece 1 serves nothing."""
+    W, fair = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 2.0]]), dialled("fair", torch.eye(3))
+    merged = dialled("fair", torch.tensor([[0.0, 0.0, 0.9], [0.8, 0.1, 0.0], [1.0, 0.0, 0.1]]))
+    merged |= {"pattern": False, "strict": False}
+    payload = explorer.dial("k", [("1", [fair]), ("2", [merged])], W).payload
+    assert (payload["labels"], payload["start"]) == (["x₀", "x₁", "x₂"], 1)
+    assert payload["columns"] == W.T.tolist()
+    (run,) = payload["settings"][1]["runs"]
+    assert run["g"] == [[90, 0, 10], [0, 80, 100]]
+    assert [arrow[0] for arrow in run["arrows"]] == [0, 1, 1]
+    assert (run["pattern"], run["strict"], run["slots"]) == (False, False, [0, 1])
+    both = explorer.dial("k", [("1", [fair, fair]), ("2", [merged, fair])], W).payload
+    assert (payload["run"], both["run"]) == (0, 1), "opens on a run with the pattern, if any"
+    shown = explorer.dial("k", [("1", [fair]), ("2", [merged])], W)
+    assert shown.description == "Runs of 1 with the right pattern: 1 at k 1, 0 at k 2."
+
+
+def test_dial_refuses_what_cannot_be_compared() -> None:
+    W, run, other = torch.ones(2, 3), dialled("a", torch.eye(3)), dialled("b", torch.eye(3))
+    narrow, short = run | {"g": torch.eye(2)}, run | {"pieces": torch.ones(3, 2, 2)}
+    for settings, message in (
+        ([("1", [run])], "at least two settings, got 1"),
+        ([("1", []), ("2", [])], "must have the same runs"),
+        ([("1", [run]), ("2", [other])], r"must have the same runs, here \['a'\]"),
+        ([("1", [narrow]), ("2", [narrow])], r"'a': pieces must be \(C, 2, 3\) and g \(3, C\)"),
+        ([("1", [short]), ("2", [short])], "'a': pieces must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            explorer.dial("k", settings, W)
 
 
 LINKAGE = np.array([[0, 1, 0.2, 2], [2, 3, 0.4, 2], [4, 5, 1.5, 4]])

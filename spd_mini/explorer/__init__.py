@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..decomposition import Decomposition
-from .compare import adversary, contributions, dendrogram, sizes
+from .compare import adversary, contributions, dendrogram, dial, sizes
 from .export import describe, model_payload
 from .html import Explorer
 from .views import columns, cube, gate, scrubber, snapshot
@@ -36,6 +36,7 @@ __all__ = [
     "contributions",
     "cube",
     "dendrogram",
+    "dial",
     "explore",
     "gate",
     "scrubber",

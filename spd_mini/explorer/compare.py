@@ -1,6 +1,6 @@
 """Explorers that set decompositions of one model side by side: sizes, neurons, groups."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -180,6 +180,69 @@ def _case(label: str, d: Decomposition) -> dict[str, Any]:
         "slope": slope,
         "live": live,
         "layers": layers,
+    }
+
+
+def dial(
+    knob: str,
+    settings: Sequence[tuple[str, Sequence[Mapping[str, Any]]]],
+    W: Tensor,
+    title: str | None = None,
+) -> Explorer:
+    """Runs that differ in one setting, under a slider, seed by seed (chapter 9).
+
+    knob: the setting's name. settings: (value as text, runs), the runs in one order everywhere:
+    "name"; "pieces" (C, 2, n), weights that add up to W (2, n), of any method; "g" (n, C), how much
+    each serves the input with one feature on; "pattern" and "strict", what holds; "text", a sentence
+    to read. It opens on the first run of the middle setting that has the pattern. Raises ValueError
+    for fewer than two settings, other runs in some, or wrong shapes.
+    """
+    if len(settings) < 2:
+        raise ValueError(f"dial needs at least two settings, got {len(settings)}")
+    names = [run["name"] for run in settings[0][1]]
+    if not names or any([run["name"] for run in runs] != names for _, runs in settings):
+        raise ValueError(f"every setting must have the same runs, here {names}")
+    n, middle = W.shape[1], len(settings) // 2
+    payload = {
+        "format": 1,
+        "knob": knob,
+        "labels": export.feature_labels(n),
+        "columns": numbers(W.T, "W").tolist(),
+        "settings": [
+            {"label": label, "runs": [_dialled(run, n) for run in runs]} for label, runs in settings
+        ],
+        "start": middle,
+        "run": next((i for i, run in enumerate(settings[middle][1]) if run["pattern"]), 0),
+    }
+    description = f"Runs of {len(names)} with the right pattern: " + ", ".join(
+        f"{sum(bool(run['pattern']) for run in runs)} at {knob} {label}" for label, runs in settings
+    )
+    return Explorer("dial", payload, title or f"What if {knob} is off?", description + ".")
+
+
+def _dialled(run: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """One run: its live pieces by the feature they serve most, and their columns as arrows."""
+    g, pieces = run["g"].detach().cpu().float(), run["pieces"].detach().cpu()
+    if g.shape != (n, len(pieces)) or pieces.shape[1:] != (2, n):
+        raise ValueError(
+            f"'{run['name']}': pieces must be (C, 2, {n}) and g ({n}, C), got "
+            f"{tuple(pieces.shape)} and {tuple(g.shape)}"
+        )
+    best, feature = g.max(0)
+    live = sorted((best > export.ALIVE).nonzero().flatten().tolist(), key=lambda c: feature[c])
+    arrows = [
+        [slot, *(round(v, 3) for v in pieces[c, :, j].tolist())]
+        for slot, c in enumerate(live)
+        for j in (g[:, c] > export.ALIVE).nonzero().flatten().tolist()
+    ]
+    return {
+        "name": run["name"],
+        "text": run["text"],
+        "pattern": bool(run["pattern"]),
+        "strict": bool(run["strict"]),
+        "slots": list(range(len(live))),
+        "g": (100 * g.T[live]).round().int().tolist(),
+        "arrows": arrows,
     }
 
 

@@ -194,7 +194,7 @@ def merge(data: Data, new: Data) -> Data:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """One process at a time, by a lock on the folder itself."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -206,14 +206,18 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def update(path: Path, new: Data) -> Data:
     """Merge into the file, atomically and safe against other processes doing the same."""
-    with _locked(path.parent):
+    with locked(path.parent):
         data = merge(load(path), new)
-        text = dump(data)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        write(path, dump(data))
     return data
+
+
+def write(path: Path, text: str) -> None:
+    """Put a text in a file's place in one step: a reader finds the old one or the new one."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
 
 
 # Where and when
@@ -261,13 +265,13 @@ SIDE_KEYS = FACTS | {
 }  # fmt: skip
 
 
-def _numbers(value: Any) -> Iterator[float]:
+def numbers(value: Any) -> Iterator[float]:
     """Every number in nested JSON values."""
     if isinstance(value, Mapping):
         value = value.values()
     if isinstance(value, Iterable) and not isinstance(value, str):
         for part in value:
-            yield from _numbers(part)
+            yield from numbers(part)
     elif isinstance(value, int | float):
         yield value
 
@@ -288,7 +292,7 @@ def _complaints(data: Data, run: Data, seen: set[tuple[int, str, int]]) -> Itera
         yield "not a finished run of our own settings"
     if run["recovered"] != (not run["reasons"]):
         yield "recovered without reasons against it, or the reverse"
-    if not all(math.isfinite(number) for number in _numbers(run)):
+    if not all(math.isfinite(number) for number in numbers(run)):
         yield "a number is not finite"
     if place(run) in seen:
         yield "twice"
@@ -312,7 +316,7 @@ def problems(data: Data) -> list[str]:
             found.append(f"{name}: lacks {missing}")
         elif row["experiment"] not in EXPERIMENTS:
             found.append(f"{name}: not an experiment of the ledger")
-        elif not all(math.isfinite(n) and n >= 0 for n in _numbers(row)):
+        elif not all(math.isfinite(n) and n >= 0 for n in numbers(row)):
             found.append(f"{name}: a number is negative or not finite")
     return found
 

@@ -219,3 +219,11 @@ def snapshots() -> tuple[list[Snapshot], nn.Module]:
         d.V = pentagon().V
         moments.append(snapshot(step, d, {"total": 1 - 0.9 * share, "recon": 0.01 / share}))
     return moments, d.target
+
+
+def dialled(name: str, g: Tensor) -> dict[str, object]:
+    """A run for `explorer.dial`: as many pieces as `g` (n, C) has columns, in the plane."""
+    n, C = g.shape
+    pieces = torch.arange(2.0 * n * C).reshape(C, 2, n) / (2 * n * C)
+    sound = {"pattern": True, "strict": True, "text": "Said of it."}
+    return {"name": name, "g": g, "pieces": pieces, **sound}

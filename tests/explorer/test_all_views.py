@@ -8,6 +8,7 @@ from explorer.making import (
     cancelling,
     cube_cases,
     decomposition,
+    dialled,
     exact,
     exact_residual,
     pentagon,
@@ -42,6 +43,14 @@ def tree() -> tuple[torch.Tensor, list[tuple[str, int]], torch.Tensor, float, Gr
     return torch.tensor(joins), leaves, g, 1.0, groups
 
 
+def dialled_settings() -> list[tuple[str, list[dict[str, object]]]]:
+    """Three settings of two runs each: the first shares a piece, the last has none in use."""
+    shared = torch.eye(3)[:, [0, 1, 1]]
+    wrong = {"pattern": False, "strict": False}
+    table = [("0.5", shared, wrong), ("1.0", torch.eye(3), {}), ("2.0", torch.zeros(3, 3), wrong)]
+    return [(value, [dialled(n, g) | how for n in ("one", "two")]) for value, g, how in table]
+
+
 VIEWS = {
     "masks": lambda: spd.explore(pentagon()),
     "masks, three layers": lambda: spd.explore(
@@ -58,6 +67,9 @@ VIEWS = {
     "contributions, three layers": lambda: explorer.contributions([("one", exact_residual(3))]),
     "dendrogram": lambda: explorer.dendrogram(*tree()),
     "adversary": lambda: explorer.adversary(ADVERSARY),
+    "dial": lambda: explorer.dial(
+        "k", dialled_settings(), torch.tensor([[1.0, 0, -1], [0, 1, -1]])
+    ),
     "columns, 40 features": lambda: explorer.columns(tms(40, 10, False, 0)),
 }
 every_view = pytest.mark.parametrize("view", VIEWS)
@@ -383,6 +395,24 @@ def test_sizes_without_a_live_subcomponent(open_page: OpenPage) -> None:
     cases = [exact(torch.eye(5), C) for C in (6, 7)]
     page = open_page(html=explorer.sizes(cases, x=torch.zeros(3, 5))._repr_html_())
     assert page.get_by_text("no live subcomponent").count() == 2
+
+
+def test_dial_shows_the_run_of_its_setting(open_page: OpenPage) -> None:
+    page, root = opened("dial", open_page)
+    text = root.locator(".spd-text")
+    assert text.inner_text() == "k 1.0, one: 3 pieces in use. Said of it."
+    arrows = root.locator(".spd-plane .spd-piece")
+    assert arrows.count() == 3
+    root.get_by_label("k", exact=True).fill("0")
+    root.get_by_role("button", name="two").click()
+    settle(page)
+    assert text.inner_text().startswith("k 0.5, two: ")
+    assert root.evaluate("root => root.spdExplorer.state") == {"at": 0, "run": 1}
+    root.get_by_label("k", exact=True).fill("2")
+    settle(page)
+    assert text.inner_text().startswith("k 2.0, two: 0 pieces in use.")
+    assert arrows.count() == 0
+    assert page.get_by_text("no piece in use").count() == 1
 
 
 def test_contributions_brushes_features_and_lights_a_neuron(open_page: OpenPage) -> None:

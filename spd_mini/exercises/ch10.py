@@ -63,8 +63,8 @@ def check_3(null: Any) -> str:
     angle = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000 * math.pi
     for C in (2, 5, 20, 40):
         density = C / math.pi * (1 - angle / math.pi) ** (C - 1)  # of the smallest of C angles
-        want, folded = ((v.cos() * density).mean() * math.pi for v in (angle, angle / 2))
-        likely = {
+        want, folded = (float((v.cos() * density).mean()) * math.pi for v in (angle, angle / 2))
+        likely: dict[str, float] = {
             "That is the cosine of the mean angle; asked is the mean of the cosine.": (
                 math.cos(math.pi / (C + 1))
             ),

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..decomposition import Decomposition
-from .compare import adversary, contributions, dendrogram, dial, sizes
+from .compare import contributions, dendrogram, dial, sizes
 from .export import describe, model_payload
 from .html import Explorer
-from .views import columns, cube, gate, scrubber, snapshot
+from .views import adversary, columns, cube, gate, scrubber, snapshot
 
 
 def explore(

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..decomposition import Decomposition
-from ..masks import worst_case
 from ..recovery import (
     Mlp,
     best_contributions,
@@ -82,47 +81,6 @@ def _step(d: Decomposition, rows: Tensor, names: list[str]) -> list[dict[str, An
             }
         )
     return layers
-
-
-def adversary(cases: Sequence[tuple[str, Decomposition]], title: str | None = None) -> Explorer:
-    """A slider over the number of masks that an adversary may set, the others on (chapter 10).
-
-    cases: (label, decomposition of a chain of linear layers), all of one target. The page runs the
-    attack itself, on each feature alone at 0.75. Raises ValueError for none, targets that cannot be
-    drawn or have ReLUs inside, and decompositions of different targets or with different C.
-    """
-    if not cases:
-        raise ValueError("adversary needs at least one (label, decomposition)")
-    first = cases[0][1]
-    structure, names = export.layer_order(first)
-    if structure["kind"] != "chain":
-        raise ValueError(f"this view draws targets of kind 'chain', not {structure['kind']!r}")
-    for _, d in cases:
-        if d.C != first.C or any(
-            not torch.equal(d.weight[n].cpu(), first.weight[n].cpu()) for n in names
-        ):
-            raise ValueError("adversary compares decompositions of one target with equal C")
-    payloads = [export.model_payload(d) | {"name": label} for label, d in cases]
-    shared = {key: payloads[0][key] for key in ("format", "labels", "limit", "range", "seed")}
-    probes = export.probes(structure["features"])
-    reach = [_reach(d, probes) for _, d in cases]
-    description = (
-        f"An adversary sets masks of {', '.join(names)} ({sum(first.C.values())} in all), one after "
-        "the other. With any number of them it moves an output of the target by: "
-    )
-    description += "; ".join(
-        f"{label} {far:.3f}" for (label, _), far in zip(cases, reach, strict=True)
-    )
-    payload = shared | {"probe": export.PROBE, "reach": max(reach), "cases": payloads}
-    return Explorer(
-        "adversary", payload, title or "How many masks does it take?", description + "."
-    )
-
-
-def _reach(d: Decomposition, x: Tensor) -> float:
-    """Largest change of one output, on any row of x, under the worst masks found."""
-    found = d(x, worst_case(d, x, measure="output")) - d.target(x.to(d.device))
-    return float(found.abs().max())
 
 
 def contributions(cases: Sequence[tuple[str, Decomposition]], title: str | None = None) -> Explorer:

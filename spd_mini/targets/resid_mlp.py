@@ -240,7 +240,8 @@ _PAPER_3 = dataclasses.replace(
 _OURS_3 = dataclasses.replace(
     _OURS_2,
     C={"*W_in": 150, "*W_out": 24},
-    steps=5000,
+    steps=5500,
+    importance_coeff=Schedule(3e-5, 1e-6, until=0.65, log=True),
     frequency_coeff={"*W_in": 5.0},
 )
 RESID_MLP_3 = Preset("resid-mlp-3", 102, 17, 3, _OURS_3, _PAPER_3)

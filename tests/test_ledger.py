@@ -639,6 +639,9 @@ def test_the_page_says_how_subcomponents_move_and_on_what_data() -> None:
     text = ledger_page.render(data)
     assert "In `tms-5-2`, `tms-40-10` shared subcomponents are split now and then, in " in text
     assert "in `tms-5-2` dead ones are removed once and doubles merged: discrete moves." in text
+    first["config.prune_at"] = 0.5
+    text = ledger_page.render(data)
+    assert "merged, in `tms-5-2` pieces that act together are made as many as the " in text
 
 
 def test_numbers_do_not_break_over_lines() -> None:

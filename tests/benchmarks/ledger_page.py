@@ -151,6 +151,15 @@ def recipes(data: Data, cpu: dict[str, Runs]) -> str:
     prunes = names(lambda then: moves(then.get("config.prune_at", 0)))
     said = [f"in {splits} shared subcomponents are split now and then"] if splits else []
     said += [f"in {prunes} dead ones are removed once and doubles merged"] if prunes else []
+    # for every matrix, those whose pieces act together included
+    everywhere = names(
+        lambda then: type(then.get("config.prune_at")) is float and moves(then["config.prune_at"])
+    )
+    if everywhere:
+        said.append(
+            f"in {everywhere} pieces that act together are made as many as the directions that "
+            "their matrix reads"
+        )
     births = names(lambda then: then.get("config.birth_from", 0))
     said += [f"in {births} inputs that nothing serves are given to dead ones"] if births else []
     if said:

@@ -23,8 +23,8 @@ TINY = dataclasses.replace(
     facts_per_subject=2,
     n_answers=6,
     d_key=16,
-    d_mlp=8,
-    train_steps=60,
+    d_mlp=24,
+    train_steps=100,
     config=Config(C=4, steps=10, batch_size=8, faithfulness_warmup_steps=2),
 )
 ARMS = (facts.FACTS, facts.FACTS_SUPERPOSED, facts.FACTS_REDUNDANT)
@@ -130,6 +130,13 @@ def test_a_brief_training_stores_six_facts_twice() -> None:
         assert facts.recall(model, target).tolist() == [1.0] * 6
 
 
+def test_a_target_that_was_never_told_a_fact() -> None:
+    """Same keys and first weights, all other facts known."""
+    target, untold = TINY.train(0), TINY.train(0, without=[2])
+    assert torch.equal(target.keys, untold.keys)
+    assert facts.recall(untold, untold).tolist() == [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ARMS, ids=lambda preset: preset.name)
 @pytest.mark.parametrize("seed", range(5))
@@ -204,5 +211,8 @@ def test_errors(capsys: pytest.CaptureFixture[str]) -> None:
         Facts(0, 1, 1, 1, 1)
     with pytest.raises(ValueError, match=r"one subject must be in \[0, 1\], got 1.5"):
         facts.draw_keys(2, 1, 2, 1.5, generator())
+    for without in ([6], range(6)):
+        with pytest.raises(ValueError, match="of facts 0 to 5 some must stay, without"):
+            TINY.train(0, without=without)
     assert cli.main(["run", "facts", "--paper"]) == 2
     assert capsys.readouterr().err == "error: the paper has no experiment 'facts'\n"

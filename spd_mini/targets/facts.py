@@ -15,7 +15,7 @@ rank-one pieces a fact is recalled is not known, so there is no verdict `recover
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,9 +159,9 @@ class Preset:
         """Inputs for the decomposition: paraphrases of the target's own keys."""
         return Paraphrases(target.keys, self.spd_noise)
 
-    def train(self, seed: int = 0) -> Facts:
+    def train(self, seed: int = 0, without: Sequence[int] = ()) -> Facts:
         """See `train`."""
-        return train(self, seed)
+        return train(self, seed, without)
 
     def summary(self) -> str:
         """One line for lists."""
@@ -169,23 +169,30 @@ class Preset:
         return f"{self.n_facts} facts on {self.d_mlp} neurons{paths}"
 
 
-def train(preset: Preset, seed: int = 0) -> Facts:
-    """Draw the keys and train a target on their paraphrases.
+def train(preset: Preset, seed: int = 0, without: Sequence[int] = ()) -> Facts:
+    """Draw the keys and train a target on their paraphrases, but for the facts `without`.
 
     The loss is cross-entropy and a tenth of the mean squared logit, without which all logits drift
     together (the softmax does not notice) and no longer say what is stored. Several pathways are
     trained each by itself and all together. AdamW from small weights, weight decay 0.3, learning
-    rate 1e-2, cosine to 0. The caller's global random state is left alone.
+    rate 1e-2, cosine to 0. The same seed draws the same keys and first weights, whatever is left
+    out. The caller's global random state is left alone. Raises ValueError for facts not there, or
+    if none is left.
     """
+    taught = sorted(set(range(preset.n_facts)) - set(without))
+    if not taught or not set(without) <= set(range(preset.n_facts)):
+        raise ValueError(f"of facts 0 to {preset.n_facts - 1} some must stay, without {without}")
     p, generator = preset, torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         target = Facts(p.n_facts, p.facts_per_subject, p.n_answers, p.d_key, p.d_mlp, p.n_paths)
     with torch.no_grad():
         for parameter in target.parameters():
-            parameter *= 0.1
+            parameter.mul_(0.1)
     target.keys.copy_(draw_keys(p.n_facts, p.facts_per_subject, p.d_key, p.shared, generator))
-    keys, answers = (t.repeat_interleave(p.train_rows, 0) for t in (target.keys, target.answers))
+    keys, answers = (
+        t[taught].repeat_interleave(p.train_rows, 0) for t in (target.keys, target.answers)
+    )
     adam = torch.optim.AdamW(target.parameters(), lr=1e-2, weight_decay=0.3, fused=True)
     decay = torch.optim.lr_scheduler.LambdaLR(
         adam, lambda s: 0.5 * (1 + math.cos(math.pi * s / p.train_steps))

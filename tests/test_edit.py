@@ -261,8 +261,8 @@ def test_edits_are_taken_back(data: st.DataObject) -> None:
                     u = e.writes.get((n, c), u)
                 W.add_(torch.outer(factor * u - d.U[n][:, c], d.V[n][c]))
         without = weights(edit.apply(d, *edits[1:]))
-        for n, W in weights(oracle).items():
-            torch.testing.assert_close(without[n], W, rtol=1e-5, atol=1e-4)
+        for n, want in weights(oracle).items():
+            torch.testing.assert_close(without[n], want, rtol=1e-5, atol=1e-4)
 
 
 def test_disjoint_edits_one_after_the_other_are_the_edits_together() -> None:

@@ -86,7 +86,7 @@ def test_the_closed_form_disturbs_least(seed: int) -> None:
     torch.testing.assert_close(edited(k)[0], wanted, rtol=1e-3, atol=1e-3)
 
     def cost(W: Tensor) -> float:
-        return float(((W - layer.weight) @ retain.T).square().sum())
+        return float(((W - layer.weight).detach() @ retain.T).square().sum())
 
     best = cost(edited.get_parameter("0.weight"))
     for other in (k[0], randn(4, seed=seed + 3)):

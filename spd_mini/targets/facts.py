@@ -233,7 +233,8 @@ def recall(
 
 # Squared error of the logits, not KL: a saturated softmax hardly notices logits of half the size,
 # which is what masks at random leave, and so nothing would be important. The frequency penalty
-# keeps pieces from serving two facts.
+# keeps pieces from serving two facts; W_out's higher and more concave price keeps two pieces from
+# sharing one. W_in is also random where no key lies: it takes more pieces than there are facts.
 _OURS = Config(
     C={"*W_in": 128, "*W_out": 64},
     steps=1000,
@@ -241,10 +242,11 @@ _OURS = Config(
     lr=2e-2,
     gate_lr=3e-2,
     lr_warmup_steps=50,
-    importance_coeff=Schedule(2e-3, 2e-2, until=0.7, log=True),
-    p=Schedule(2.0, 1.0, until=0.7),
+    importance_coeff=Schedule(4e-3, 1e-2, until=0.7, log=True),
+    importance_scale={"*W_out": 1.5},
+    p={"*W_in": Schedule(2.0, 1.0, until=0.7), "*W_out": Schedule(2.0, 0.7, until=0.7)},
     frequency_coeff=1.0,
-    faithfulness_coeff=Schedule(1.0, 100.0, until=0.9, log=True),
+    faithfulness_coeff=Schedule(1.0, 200.0, until=0.9, log=True),
     gate_hidden=8,
     layerwise_masks="shared",
     faithfulness_warmup_steps=200,

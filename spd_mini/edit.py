@@ -125,10 +125,9 @@ def fold(model: nn.Module, changes: Mapping[str, Tensor]) -> nn.Module:
     not there, a change of another shape, or different changes of one shared parameter.
     """
     edited = copy.deepcopy(model).requires_grad_(True)
-    sites = dict(edited.named_modules())
     done: dict[int, tuple[str, Tensor]] = {}  # by parameter
     for name, delta in changes.items():
-        site = sites.get(name)
+        site = dict(edited.named_modules()).get(name)
         if not isinstance(site, nn.Linear | nn.Embedding):
             raise ValueError(f"{type(model).__name__} has no linear layer or embedding '{name}'")
         stored, shape = delta.mT if isinstance(site, nn.Embedding) else delta, site.weight.shape

@@ -1,6 +1,7 @@
 """The facts model: keys, paraphrases, recall; what training stores; no verdict where none is."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,20 @@ def test_recall_by_hand() -> None:
     # a difference of 1 against a standard deviation of √2: Φ(1/√2) = 0.760 of the draws.
     share = facts.recall(lambda x: x, model, noise=2**0.5, draws=4000)
     assert share.tolist() == pytest.approx([0.760, 0.760], abs=0.03)
+
+
+def test_confidence_by_hand() -> None:
+    """Logits (5, 0) and (3, 2): 1/(1 + e⁻⁵) for fact 0, 1/(1 + e) for fact 1, in every draw."""
+    model = by_hand()
+    want = [1 / (1 + math.exp(-5)), 1 / (1 + math.e)]
+    assert facts.confidence(model, model).tolist() == pytest.approx(want)
+    assert facts.confidence(model, model, draws=3).tolist() == pytest.approx(want)
+    # logits equal to a coordinate and noise: E[σ(1 + √2 z)] by quadrature
+    z = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    density = torch.exp(-z.square() / 2)
+    mean = float((density * torch.sigmoid(1 + 2**0.5 * z)).sum() / density.sum())
+    noisy = facts.confidence(lambda x: x, model, noise=2**0.5, draws=4000)
+    assert noisy.tolist() == pytest.approx([mean] * 2, abs=0.02)
 
 
 def test_answers_and_subjects() -> None:
@@ -201,6 +216,14 @@ def test_the_command_line_says_that_there_is_no_verdict(
     assert "s, no verdict, it is not known what is to be found" in first
     assert last == "tiny-facts: no verdict, it is not known what is to be found"
     assert cli.main(["bench", "tiny-facts", "--steps", "1", "--device", "cpu"]) == 0
+
+
+def test_timing_the_papers_settings_leaves_out_what_it_does_not_have(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "EXPERIMENTS", {"tiny-facts": TINY})
+    assert cli.main(["bench", "--paper", "--steps", "1", "--device", "cpu", "--json", "-"]) == 0
+    assert capsys.readouterr().out == "[]\n"
 
 
 # Errors

@@ -225,10 +225,33 @@ def recall(
     model: what maps keys to logits: a target, an edited one, one pathway, a masked decomposition.
     noise: of the paraphrases; 0 = the clean keys.
     """
+    right = _logits(model, facts, noise, draws, seed).argmax(-1) == facts.answers
+    return right.float().mean(0)
+
+
+@torch.no_grad()
+def confidence(
+    model: Callable[[Tensor], Tensor],
+    facts: Facts,
+    noise: float = 0.0,
+    draws: int = 1,
+    seed: int = 0,
+) -> Tensor:
+    """The mean probability of each fact's answer: (n_facts,). Arguments as of `recall`.
+
+    The largest of 48 logits may be the right one by a hair: see both.
+    """
+    p = _logits(model, facts, noise, draws, seed).softmax(-1)
+    return p[:, torch.arange(len(facts.answers)), facts.answers].mean(0)
+
+
+def _logits(
+    model: Callable[[Tensor], Tensor], facts: Facts, noise: float, draws: int, seed: int
+) -> Tensor:
+    """(draws, n_facts, n_answers)."""
     keys = facts.keys.expand(draws, *facts.keys.shape)
     x = paraphrase(keys, noise, torch.Generator().manual_seed(seed))
-    right = model(x.flatten(0, 1)).argmax(-1).view(draws, -1) == facts.answers
-    return right.float().mean(0)
+    return model(x.flatten(0, 1)).unflatten(0, (draws, -1))
 
 
 # Squared error of the logits, not KL: a saturated softmax hardly notices logits of half the size,

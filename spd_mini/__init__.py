@@ -10,7 +10,7 @@ batch rows interact, mixed precision.
 
 from typing import Any
 
-from . import cluster, importance, losses, masks, recovery
+from . import cluster, edit, importance, losses, masks, recovery
 from .config import Config, Schedule
 from .decompose import decompose, sweep
 from .decomposition import Decomposition, load
@@ -24,6 +24,7 @@ __all__ = [
     "cluster",
     "decompose",
     "diagnose",
+    "edit",
     "explore",
     "importance",
     "live",

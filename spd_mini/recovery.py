@@ -51,7 +51,8 @@ class Mlp:
 class Truth:
     """The known mechanisms of a toy target.
 
-    probes: (n, ...) inputs, one feature on in each. patterns: {module: Identity or Dense}.
+    probes: (n, ...) inputs, one feature on in each. patterns: {module: Identity or Dense}; none,
+    where it is not known what is to be found, and then there is no verdict either.
     columns_of: the module whose columns MMCS and ML2R compare. ml2r_range: allowed ML2R, or None.
     mlp: where neuron contributions are compared. max_faithfulness: bound on ‖W − UV‖/‖W‖ of every
     matrix.
@@ -67,9 +68,12 @@ class Truth:
 
 @dataclass(frozen=True)
 class Report:
-    """What `report` measured. `reasons` lists what speaks against recovery; empty = recovered."""
+    """What `report` measured. `reasons` lists what speaks against recovery; empty = recovered.
 
-    recovered: bool
+    `recovered` is None where the truth knows no patterns.
+    """
+
+    recovered: bool | None
     reasons: list[str]
     identity_errors: dict[str, int]
     dense_errors: dict[str, int]
@@ -217,8 +221,9 @@ def report(d: Decomposition, truth: Truth) -> Report:
     """Compare a decomposition with the known mechanisms of its target.
 
     `recovered` is METHOD section 3 word for word: no pattern errors, ML2R over live subcomponents
-    in range, every matrix faithful. `recon` is the mean divergence with only the important kept
-    (m = g) on the probes. Raises ValueError when a module of the truth was not decomposed.
+    in range, every matrix faithful; None if the truth knows no pattern. `recon` is the mean
+    divergence with only the important kept (m = g) on the probes. Raises ValueError when a module
+    of the truth was not decomposed.
     """
     spoken_of = [*truth.patterns, *([truth.columns_of] if truth.columns_of else [])]
     if missing := [n for n in spoken_of if n not in d.names]:
@@ -260,7 +265,7 @@ def report(d: Decomposition, truth: Truth) -> Report:
         if not SLOPES[0] <= slope <= SLOPES[1]:
             reasons.append(f"neuron contributions: slope {slope:.3f} outside {list(SLOPES)}")
     return Report(
-        recovered=not reasons,
+        recovered=not reasons if truth.patterns else None,
         reasons=reasons,
         identity_errors=identity,
         dense_errors=dense,

@@ -18,7 +18,7 @@ from benchmarks.ledger_data import PLAN, PRESETS, Data
 
 from spd_mini import Config, Schedule
 from spd_mini.recovery import Identity
-from spd_mini.targets import EXPERIMENTS
+from spd_mini.targets import PUBLISHED
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -129,7 +129,7 @@ def a_full_ledger() -> Data:
         for name, plan in PLAN.items()
         for seed in plan.seeds
     ]
-    return with_presets(*runs, side_by_side=tuple(EXPERIMENTS))
+    return with_presets(*runs, side_by_side=tuple(PUBLISHED))
 
 
 EMPTY: Data = {"presets": {}, "runs": [], "side_by_side": []}
@@ -184,13 +184,13 @@ def test_three_significant_digits(value: float, text: str) -> None:
 
 def test_a_description_tells_presets_apart() -> None:
     """Every experiment has its own; it survives JSON; the paper's settings are not in it."""
-    described = {name: ledger_data.describe(preset) for name, preset in EXPERIMENTS.items()}
-    assert len({ledger_data.key_of(d) for d in described.values()}) == len(EXPERIMENTS)
+    described = {name: ledger_data.describe(preset) for name, preset in PUBLISHED.items()}
+    assert len({ledger_data.key_of(d) for d in described.values()}) == len(PUBLISHED)
     for name, description in described.items():
         again = json.loads(json.dumps(description))
         assert ledger_data.key_of(again) == ledger_data.key_of(description)
-        assert ledger_data.changes(again, EXPERIMENTS[name]) == []
-    preset = EXPERIMENTS["tms-5-2"]
+        assert ledger_data.changes(again, PUBLISHED[name]) == []
+    preset = PUBLISHED["tms-5-2"]
     other = dataclasses.replace(preset, paper_config=Config(steps=7))
     assert ledger_data.describe(other) == ledger_data.describe(preset)
 
@@ -201,7 +201,7 @@ def test_the_hash_by_hand() -> None:
 
 
 def test_changes_name_the_setting() -> None:
-    preset: Any = EXPERIMENTS["tms-40-10"]
+    preset: Any = PUBLISHED["tms-40-10"]
     config = Config(lr=0.04, p=Schedule(2.0, 1.0, until=0.6))
     preset = dataclasses.replace(preset, config=config, train_rows=512)
     then = ledger_data.describe(preset)
@@ -218,7 +218,7 @@ def test_changes_name_the_setting() -> None:
 def test_the_order_of_patterns_counts() -> None:
     """The first pattern that matches wins: "*" first would leave "hidden" without a say."""
     first, turned = (
-        dataclasses.replace(EXPERIMENTS["tms-5-2-id"], config=Config(C=C))
+        dataclasses.replace(PUBLISHED["tms-5-2-id"], config=Config(C=C))
         for C in ({"hidden": 20, "*": 40}, {"*": 40, "hidden": 20})
     )
     assert ledger_data.changes(ledger_data.describe(first), turned) == [
@@ -227,7 +227,7 @@ def test_the_order_of_patterns_counts() -> None:
 
 
 def test_a_new_setting_changes_nothing_while_it_is_at_its_default() -> None:
-    standing: Any = EXPERIMENTS["tms-5-2"]
+    standing: Any = PUBLISHED["tms-5-2"]
     preset = dataclasses.replace(standing, config=Config(), train_restarts=8)
     then = ledger_data.describe(preset)
     del then["config.frequency_coeff"], then["train_restarts"]  # as if they had not been there
@@ -283,13 +283,13 @@ def test_merging_keeps_order_and_the_newer_run() -> None:
     assert [row["experiment"] for row in both["side_by_side"]] == ["tms-5-2", "tms-40-10"]
 
 
-STEPS = EXPERIMENTS["tms-5-2"].config.steps
+STEPS = PUBLISHED["tms-5-2"].config.steps
 EARLIER = f"tms-5-2 seed 1000: made by another preset (config.steps was {2 * STEPS}, is {STEPS})"
 
 
 def by_an_earlier_preset(name: str, seed: int) -> Data:
     """A ledger with one run at twice the steps."""
-    preset = EXPERIMENTS[name]
+    preset = PUBLISHED[name]
     longer = dataclasses.replace(preset.config, steps=2 * preset.config.steps)
     description = ledger_data.describe(dataclasses.replace(preset, config=longer))
     key = ledger_data.key_of(description)
@@ -391,7 +391,7 @@ def test_a_changed_preset_makes_the_ledger_fail() -> None:
 
 
 def test_the_plan_is_for_every_experiment_and_for_seeds_that_were_not_tuned_on() -> None:
-    assert set(ledger_data.AIMS) == set(EXPERIMENTS)
+    assert set(ledger_data.AIMS) == set(PUBLISHED)
     assert list(PLAN) == list(PRESETS)
     for name, plan in PLAN.items():
         assert min(plan.seeds) >= 1000
@@ -400,7 +400,7 @@ def test_the_plan_is_for_every_experiment_and_for_seeds_that_were_not_tuned_on()
 
 
 def test_an_experiment_with_discrete_moves_has_a_twin_without() -> None:
-    plain: Any = EXPERIMENTS["tms-5-2"]
+    plain: Any = PUBLISHED["tms-5-2"]
     plain = dataclasses.replace(plain, config=Config(split_every={"encoder": 0}))
     split = dataclasses.replace(
         plain,
@@ -413,7 +413,7 @@ def test_an_experiment_with_discrete_moves_has_a_twin_without() -> None:
     assert both["b-gradient"].config == Config(steps=70)
     assert [n for n in PRESETS if n.endswith("-gradient")] == [
         f"{n}-gradient"
-        for n, preset in EXPERIMENTS.items()
+        for n, preset in PUBLISHED.items()
         if ledger_data.moves(preset.config.split_every, preset.config.prune_at)
     ]
 
@@ -585,7 +585,7 @@ def test_the_page_says_what_the_data_say() -> None:
     assert "a median\nof 1.00 to 1.00 seconds" in text
     assert mmcs == ["MMCS", "0.990", "–", "1.000", "1.000 ± 0.000"]
     assert ml2r == ["ML2R", "–", "–", "1.031 ± 0.001", "0.999 ± 0.000"]
-    config = EXPERIMENTS["tms-40-10-id"].config
+    config = PUBLISHED["tms-40-10-id"].config
     offered = [str(config.C_of(matrix)) for matrix in ("encoder", "decoder", "hidden")]
     assert pieces == [
         ["`encoder`", "40, one each", offered[0], "40", "20 of 20"],
@@ -730,7 +730,7 @@ def test_the_ledger_in_the_book() -> None:
 
 def test_our_sides_take_the_rows_they_say() -> None:
     """The same rows as the paper's batch, or as many non-zero ones as it holds on average."""
-    preset = EXPERIMENTS["tms-5-2"]
+    preset = PUBLISHED["tms-5-2"]
     target = compare_authors.untrained(preset)
     assert compare_authors.our_sides(target) == ["plain", "no_zero_rows"]
     plain, fewer = (compare_authors.our_run(s, target, preset) for s in ("plain", "no_zero_rows"))
@@ -742,7 +742,7 @@ def test_our_sides_take_the_rows_they_say() -> None:
 
 
 def test_shortcuts_are_measured_where_a_target_has_some() -> None:
-    preset = EXPERIMENTS["resid-mlp-1"]
+    preset = PUBLISHED["resid-mlp-1"]
     target = compare_authors.untrained(preset)
     sides = compare_authors.our_sides(target)
     assert sides[2:] == ["plain_shortcuts", "no_zero_rows_shortcuts"]
@@ -788,12 +788,12 @@ def test_comparison_without_what_their_code_needs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_memory_that_cannot_be_measured(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="memory of authors, tms-5-2: error: .* is not a checkout"):
-        compare_authors.peak_in_a_process("authors", EXPERIMENTS["tms-5-2"], tmp_path, 1)
+        compare_authors.peak_in_a_process("authors", PUBLISHED["tms-5-2"], tmp_path, 1)
 
 
 @pytest.mark.slow
 def test_memory_of_our_side_is_measured() -> None:
     """A step at the paper's batch holds a few tensors of 4096 rows, 40 pieces and 16 neurons."""
     one = 4096 * 40 * 16 * 4 / 2**20  # MiB
-    peak = compare_authors.peak_in_a_process("plain", EXPERIMENTS["tms-5-2"], ROOT, 1)
+    peak = compare_authors.peak_in_a_process("plain", PUBLISHED["tms-5-2"], ROOT, 1)
     assert one < peak < 50 * one

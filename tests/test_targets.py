@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spd_mini import decompose, recovery
-from spd_mini.targets import EXPERIMENTS, AnyPreset, tms
+from spd_mini.targets import PUBLISHED, AnyPreset, tms
 from spd_mini.targets.sparse import SparseFeatures
 from spd_mini.targets.tms import TMS
 from zoo import generator, triangle
@@ -187,8 +187,8 @@ PAPER = {
 
 
 def test_presets() -> None:
-    assert list(EXPERIMENTS) == list(PAPER)
-    for name, preset in EXPERIMENTS.items():
+    assert list(PUBLISHED) == list(PAPER)
+    for name, preset in PUBLISHED.items():
         n, width, layers, *settings = PAPER[name]
         assert preset.name == name
         assert preset.n_features == n
@@ -205,7 +205,7 @@ def test_presets() -> None:
         assert (c.layerwise_masks, c.faithfulness_warmup_steps, c.restarts) == ("fresh", 0, 1)
 
 
-@pytest.mark.parametrize("preset", EXPERIMENTS.values(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", PUBLISHED.values(), ids=lambda preset: preset.name)
 def test_samplers_of_presets(preset: AnyPreset) -> None:
     assert preset.sampler().stratified
     paper = preset.sampler(paper=True)
@@ -216,7 +216,7 @@ def test_samplers_of_presets(preset: AnyPreset) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", EXPERIMENTS.values(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", PUBLISHED.values(), ids=lambda preset: preset.name)
 def test_every_preset_trains_on_its_own_model(preset: AnyPreset) -> None:
     """A few steps of the whole way: target, sampler, our settings, report."""
     target = dataclasses.replace(preset, train_steps=20).train(0)

@@ -1,10 +1,10 @@
 """Toy models whose mechanisms are known: module, data, training and presets, one file each."""
 
-from . import resid_mlp, tms
+from . import facts, resid_mlp, tms
 
 AnyPreset = tms.Preset | resid_mlp.Preset
 
-EXPERIMENTS: dict[str, AnyPreset] = {
+PUBLISHED: dict[str, AnyPreset] = {
     preset.name: preset
     for preset in (
         tms.TMS_5_2,
@@ -15,5 +15,11 @@ EXPERIMENTS: dict[str, AnyPreset] = {
         resid_mlp.RESID_MLP_2,
         resid_mlp.RESID_MLP_3,
     )
+}
+"""The paper's experiments: the ledger repeats them."""
+
+EXPERIMENTS: dict[str, AnyPreset | facts.Preset] = {
+    **PUBLISHED,
+    **{p.name: p for p in (facts.FACTS, facts.FACTS_SUPERPOSED, facts.FACTS_REDUNDANT)},
 }
 """Presets by the name that the command line knows."""

@@ -26,7 +26,7 @@ import spd_mini as spd
 from spd_mini import masks
 from spd_mini.decomposition import Decomposition
 from spd_mini.recovery import Truth
-from spd_mini.targets import EXPERIMENTS, AnyPreset, tms
+from spd_mini.targets import PUBLISHED, AnyPreset, tms
 
 RUNGS = (1, 4, 20, 100)
 DRAWS = 200
@@ -105,7 +105,7 @@ def measure(preset: AnyPreset, seed: int, file: Path | None, probes: int | None)
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0 when a line was printed, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("experiment", choices=list(EXPERIMENTS))
+    parser.add_argument("experiment", choices=list(PUBLISHED))
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--seed", type=int, default=1000, help="of the target and the run")
     source.add_argument("--file", type=Path, help="a saved decomposition instead")
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.threads < 1 or (args.probes is not None and args.probes < 1):
             raise ValueError("--threads and --probes must be ≥ 1")
         torch.set_num_threads(args.threads)
-        line = measure(EXPERIMENTS[args.experiment], args.seed, args.file, args.probes)
+        line = measure(PUBLISHED[args.experiment], args.seed, args.file, args.probes)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

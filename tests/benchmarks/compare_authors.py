@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.ledger_data import environment
 
 from spd_mini.run import Run
-from spd_mini.targets import EXPERIMENTS
+from spd_mini.targets import PUBLISHED
 
 UNUSED = ["wandb", "wandb.apis", "wandb.apis.public", "transformers", "datasets"]
 UNUSED += ["datasets.distributed", "streamlit", "dotenv", "fire"]
@@ -259,18 +259,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="results, as ledger.py --merge takes them")
     parser.add_argument("--peak-of", metavar="SIDE", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if unknown := [n for n in args.experiments if n not in EXPERIMENTS]:
-        raise SystemExit(f"error: unknown experiments {unknown}; there are {list(EXPERIMENTS)}")
+    if unknown := [n for n in args.experiments if n not in PUBLISHED]:
+        raise SystemExit(f"error: unknown experiments {unknown}; there are {list(PUBLISHED)}")
     torch.set_num_threads(args.threads)
     if args.peak_of:
         theirs = import_authors(args.authors) if args.peak_of == "authors" else None
-        print(peak_mib(theirs, args.peak_of, EXPERIMENTS[args.experiments[0]]))
+        print(peak_mib(theirs, args.peak_of, PUBLISHED[args.experiments[0]]))
         return
     theirs, rows = import_authors(args.authors), []
-    for name in args.experiments or EXPERIMENTS:
+    for name in args.experiments or PUBLISHED:
         rounds, steps = EFFORT.get(name, USUAL)
         rounds, steps = args.rounds or rounds, args.steps or steps
-        rows.append(compare(theirs, EXPERIMENTS[name], rounds, steps, args.authors.resolve()))
+        rows.append(compare(theirs, PUBLISHED[name], rounds, steps, args.authors.resolve()))
         print(json.dumps(rows[-1]), flush=True)
         if args.json:
             args.json.write_text(json.dumps({"side_by_side": rows}, indent=1) + "\n")

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from spd_mini import Config
-from spd_mini.targets import EXPERIMENTS
+from spd_mini.targets import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "book" / "ledger.json"
@@ -57,7 +57,7 @@ def with_twins(presets: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-PRESETS = with_twins(EXPERIMENTS)
+PRESETS = with_twins(PUBLISHED)
 """What the ledger runs, in its order."""
 
 
@@ -189,7 +189,7 @@ def merge(data: Data, new: Data) -> Data:
     return {
         "presets": {k: v for k, v in presets.items() if k in used},
         "runs": [runs[k] for k in sorted(runs)],
-        "side_by_side": [rows[n] for n in EXPERIMENTS if n in rows],
+        "side_by_side": [rows[n] for n in PUBLISHED if n in rows],
     }
 
 
@@ -314,7 +314,7 @@ def problems(data: Data) -> list[str]:
         name = f"side by side, {row.get('experiment')}"
         if missing := sorted(SIDE_KEYS - set(row)):
             found.append(f"{name}: lacks {missing}")
-        elif row["experiment"] not in EXPERIMENTS:
+        elif row["experiment"] not in PUBLISHED:
             found.append(f"{name}: not an experiment of the ledger")
         elif not all(math.isfinite(n) and n >= 0 for n in numbers(row)):
             found.append(f"{name}: a number is negative or not finite")

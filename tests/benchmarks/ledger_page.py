@@ -22,7 +22,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from spd_mini.plots import INK, STYLE
 from spd_mini.recovery import MIN_R, SLOPES
-from spd_mini.targets import EXPERIMENTS
+from spd_mini.targets import PUBLISHED
 
 PAGE, FIGURE = "appendix_ledger.md", "appendix_ledger.svg"
 Runs = Sequence[dict[str, Any]]
@@ -302,7 +302,7 @@ def whole_runs(rows: Runs, cpu: dict[str, Runs]) -> str:
 def side_by_side(rows: Runs, cpu: dict[str, Runs]) -> str:
     """The comparison with the authors' code, or that there is none yet."""
     done = {row["experiment"] for row in rows}
-    absent = ", ".join(f"`{name}`" for name in EXPERIMENTS if name not in done)
+    absent = ", ".join(f"`{name}`" for name in PUBLISHED if name not in done)
     if not rows:
         return f"Not yet measured: {absent}."
     ratios = [row["authors_over_ours"]["plain"] for row in rows]

@@ -42,7 +42,7 @@ from spd_mini.__main__ import parse_seeds
 from spd_mini.baselines import apd
 from spd_mini.config import value_at
 from spd_mini.run import Run
-from spd_mini.targets import EXPERIMENTS
+from spd_mini.targets import PUBLISHED
 
 DATA = ROOT / "book" / "rematch.json"
 METHODS = ("apd", "spd")
@@ -218,7 +218,7 @@ def run_cells(
     steps: int | None = None,
 ) -> list[Cell]:
     """Train every seed at some places of a method's grid, side by side, and judge each run."""
-    preset, truth, grid = EXPERIMENTS[name], target.truth(), GRIDS[name]
+    preset, truth, grid = PUBLISHED[name], target.truth(), GRIDS[name]
     settings: list[Any] = [grid.setting(method, place, steps) for place in places]
     started = time.process_time()
     ds: Sequence[Any]
@@ -370,7 +370,7 @@ def _work(args: argparse.Namespace) -> None:
     grid, path = GRIDS[args.experiment], args.data.resolve()
     done = {key(c): c for c in load(path) if current(c)}
     for target_seed in target_seeds:
-        target = EXPERIMENTS[args.experiment].train(target_seed)
+        target = PUBLISHED[args.experiment].train(target_seed)
         target.training_info["seed"] = target_seed
         for method, places in batches(grid, args.only, args.short):
             at = {"experiment": args.experiment, "target_seed": target_seed, "method": method}

@@ -13,7 +13,7 @@ from benchmarks.rematch import GRIDS, METHODS, Cell, Grid
 
 from spd_mini import Config, Schedule, sweep
 from spd_mini.baselines import apd
-from spd_mini.targets import EXPERIMENTS
+from spd_mini.targets import PUBLISHED
 from spd_mini.targets import tms as toy
 
 PRESET = dataclasses.replace(toy.TMS_5_2, name="tms-5-2", train_steps=20)
@@ -27,7 +27,7 @@ TINY = Grid(
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GRIDS, "tms-5-2", TINY)
-    monkeypatch.setitem(EXPERIMENTS, "tms-5-2", PRESET)
+    monkeypatch.setitem(PUBLISHED, "tms-5-2", PRESET)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
 
 

@@ -279,7 +279,7 @@ def one_by_one(d: spd.Decomposition, x: torch.Tensor) -> list[float]:
     return list(itertools.accumulate(best, max))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(1, 5))
 def test_the_adversary_switches_the_masks_that_push_most(seed: int, open_page: OpenPage) -> None:
     """Against a search that tries every switch; the last rung is the worst of all corners."""
     d = decomposition(tms(4, 2, False, seed), 6, seed, TIES if seed % 2 else {})

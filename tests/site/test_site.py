@@ -62,6 +62,13 @@ def check_images(page: Page) -> None:
         assert image.evaluate("(node) => node.decode().then(() => node.naturalWidth > 0)")
 
 
+def test_nothing_stands_out_sideways_where_the_right_margin_is_gone(
+    page_name: str, site_url: str, open_page: OpenPage
+) -> None:
+    page = open_page(site_url + page_name, width=1100)
+    assert page.evaluate(OVERFLOW) == []
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_page_shows_well(

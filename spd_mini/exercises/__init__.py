@@ -6,7 +6,7 @@ is not.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -49,6 +49,25 @@ def as_tensor(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
     if tensor.shape != shape:
         raise Wrong(f"{what} should have shape {shape}, yours has {tuple(tensor.shape)}")
     return tensor
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    """Normal numbers that depend on the seed alone."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def compare(got: Tensor, want: Tensor, likely: Mapping[str, Tensor], what: str) -> None:
+    """Raise `Wrong`, with the likely mistake where one fits, unless got = want to 1e-4."""
+    if torch.allclose(got, want, rtol=1e-4, atol=1e-6):
+        return
+    for why, mistaken in likely.items():
+        if mistaken.shape == want.shape and torch.allclose(got, mistaken, rtol=1e-4, atol=1e-6):
+            raise Wrong(why)
+    raise Wrong(f"{what}: expected {_first(want)}, got {_first(got)}.")
+
+
+def _first(values: Tensor) -> str:
+    return ", ".join(f"{v:.4f}" for v in values.reshape(-1)[:3].tolist())
 
 
 def _say(text: str) -> None:

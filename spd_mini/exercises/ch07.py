@@ -1,38 +1,20 @@
 """Checks for the exercises of chapter 7, and the training runs of its last one."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..targets.resid_mlp import RESID_MLP_1, Preset, ResidualMLP, folded, labels
-from . import Wrong, as_tensor, check
-
-
-def _random(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _compare(got: Tensor, want: Tensor, likely: Mapping[str, Tensor], what: str) -> None:
-    """Raise `Wrong`, with the likely mistake where one fits, unless got = want to 1e-4."""
-    if torch.allclose(got, want, rtol=1e-4, atol=1e-6):
-        return
-    for why, mistaken in likely.items():
-        if mistaken.shape == want.shape and torch.allclose(got, mistaken, rtol=1e-4, atol=1e-6):
-            raise Wrong(why)
-    raise Wrong(f"{what}: expected {_first(want)}, got {_first(got)}.")
-
-
-def _first(values: Tensor) -> str:
-    return ", ".join(f"{v:.4f}" for v in values.reshape(-1)[:3].tolist())
+from . import Wrong, as_tensor, check, compare, random
 
 
 @check
 def check_1(contribution: Callable[..., Tensor]) -> str:
     """7.1: (e_i · W_out[:, k]) · U[k, c] · (V_c · e_i), for every feature, piece and neuron."""
-    E, U, V, W_out = (_random(*s, seed=71) for s in ((5, 9), (4, 3), (3, 9), (9, 4)))
+    E, U, V, W_out = (random(*s, seed=71) for s in ((5, 9), (4, 3), (3, 9), (9, 4)))
     got = as_tensor(contribution(E, U, V, W_out), (5, 3, 4), "contribution(...)")
     writes, reads = E @ W_out, E @ V.mT  # (features, neurons), (features, pieces)
     want = writes[:, None, :] * U.mT * reads[..., None]
@@ -47,14 +29,14 @@ def check_1(contribution: Callable[..., Tensor]) -> str:
             writes[:, None, :] * (U.mT * reads[..., None]).clamp(min=0)
         ),
     }
-    _compare(got, want, likely, "contribution(...)")
+    compare(got, want, likely, "contribution(...)")
     return "summed over the pieces it is the model's own contribution, if the pieces sum to W_in"
 
 
 @check
 def check_2(private: Callable[[Tensor], Tensor | None]) -> str:
     """7.2: V with V Aᵀ = I, or None where the rows of A are dependent."""
-    room, crowd = _random(5, 8, seed=72), _random(8, 5, seed=73)
+    room, crowd = random(5, 8, seed=72), random(8, 5, seed=73)
     flat = room.clone()
     flat[4] = flat[0] - flat[1]  # room enough, but dependent
     V = private(room)
@@ -90,7 +72,7 @@ def check_3(prices: Callable[[float, int], Sequence[Sequence[float]]]) -> str:
             "The order is (private, shared).": want.flip(1),
             "First the pair of minimality, then the pair of frequency.": want.flip(0),
         }
-        _compare(got, want, likely, f"prices({q}, {B})")
+        compare(got, want, likely, f"prices({q}, {B})")
     return "minimality would rather share; the frequency penalty would not"
 
 
@@ -98,7 +80,7 @@ def check_3(prices: Callable[[float, int], Sequence[Sequence[float]]]) -> str:
 def check_4(naive: Callable[[Tensor, int, float], float]) -> str:
     """7.4: p (1 − m/n)/6 + p ‖M‖²/(3 n)."""
     for n, m, p in ((6, 2, 0.1), (8, 4, 0.01)):
-        M = 0.3 * _random(n, n, seed=74).fill_diagonal_(0)
+        M = 0.3 * random(n, n, seed=74).fill_diagonal_(0)
         ignored, mixing = p * (1 - m / n) / 6, p * float(M.square().sum()) / (3 * n)
         likely = {
             "The mixing matrix is missing: output i also carries (Mx)_i.": ignored,
@@ -111,14 +93,14 @@ def check_4(naive: Callable[[Tensor, int, float], float]) -> str:
         }
         got = as_tensor(naive(M, m, p), (), "naive(M, m, p)")
         wrong = {why: torch.tensor(v) for why, v in likely.items()}
-        _compare(got, torch.tensor(ignored + mixing), wrong, f"naive(M, {m}, {p})")
+        compare(got, torch.tensor(ignored + mixing), wrong, f"naive(M, {m}, {p})")
     return "an ignored feature and the mixing matrix cost independently of each other"
 
 
 @check
 def check_5(embedding: Callable[[Tensor, float], Tensor]) -> str:
     """7.5: F with F Fᵀ = I + sM."""
-    raw = _random(6, 60, seed=75)
+    raw = random(6, 60, seed=75)
     unit = raw / raw.norm(dim=1, keepdim=True)
     M = unit @ unit.mT - torch.eye(6)
     for s in (1.0, 0.5, 0.0):

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,34 +12,16 @@ from ..config import Config
 from ..decompose import decompose
 from ..decomposition import Decomposition
 from ..targets.sparse import SparseFeatures
-from . import Wrong, as_tensor, check
-
-
-def _random(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _compare(got: Tensor, want: Tensor, likely: Mapping[str, Tensor], what: str) -> None:
-    """Raise `Wrong`, with the likely mistake where one fits, unless got = want to 1e-4."""
-    if torch.allclose(got, want, rtol=1e-4, atol=1e-6):
-        return
-    for why, mistaken in likely.items():
-        if mistaken.shape == want.shape and torch.allclose(got, mistaken, rtol=1e-4, atol=1e-6):
-            raise Wrong(why)
-    raise Wrong(f"{what}: expected {_first(want)}, got {_first(got)}.")
-
-
-def _first(values: Tensor) -> str:
-    return ", ".join(f"{v:.4f}" for v in values.reshape(-1)[:3].tolist())
+from . import Wrong, as_tensor, check, compare, random
 
 
 @check
 def check_1(attribution: Callable[..., Tensor]) -> str:
     """9.1: Σ_o (Σ_l ∂f_o/∂y^l · P_c^l a^l)² for one input, all components."""
     shapes = ((4, 3), (2, 4))  # of two matrices; three components, five outputs
-    acts = [_random(i, seed=91 + i) for _, i in shapes]
-    grads = [_random(5, o, seed=95 + o) for o, _ in shapes]
-    pieces = [_random(3, o, i, seed=99 + o) for o, i in shapes]
+    acts = [random(i, seed=91 + i) for _, i in shapes]
+    grads = [random(5, o, seed=95 + o) for o, _ in shapes]
+    pieces = [random(3, o, i, seed=99 + o) for o, i in shapes]
     got = as_tensor(attribution(acts, grads, pieces), (3,), "attribution(acts, grads, pieces)")
     layers = zip(acts, grads, pieces, strict=True)
     # (matrices, components, outputs)
@@ -58,7 +40,7 @@ def check_1(attribution: Callable[..., Tensor]) -> str:
         "Only the last matrix is counted.": by_layer[-1].square().sum(1),
         "Sum over the outputs; do not take the mean.": want / 5,
     }
-    _compare(got, want, likely, "attribution(...)")
+    compare(got, want, likely, "attribution(...)")
     return "one backward pass for all outputs estimates what removing each component would do"
 
 
@@ -66,7 +48,7 @@ def check_1(attribution: Callable[..., Tensor]) -> str:
 def check_2(chosen: Callable[[Tensor, float], Tensor]) -> str:
     """9.2: the ⌊k · B⌋ highest of all B × C attributions, without zeros."""
     for B, C, k in ((40, 5, 0.33), (30, 4, 1.25)):
-        scores = _random(B, C, seed=92).square()
+        scores = random(B, C, seed=92).square()
         scores[B // 2 :] *= 0.1  # inputs on which everything matters less
         got = as_tensor(chosen(scores, k), (B, C), "chosen(scores, k)").bool()
         count = int(k * B)
@@ -134,7 +116,7 @@ def check_4(trained: Callable[..., Sequence[int]]) -> str:
             "First APD, then SPD.": [spd, apd],
         }  # fmt: skip
         wrong = {why: torch.tensor([float(v) for v in values]) for why, values in likely.items()}
-        _compare(got, torch.tensor([float(apd), float(spd)]), wrong, "trained(...)")
+        compare(got, torch.tensor([float(apd), float(spd)]), wrong, "trained(...)")
     return "for full-rank components the first grows like C times all parameters"
 
 

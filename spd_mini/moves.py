@@ -17,7 +17,7 @@ that is on only where another one is, a double, is merged into it. In a matrix w
 dense, on at many inputs, they are a basis of what it reads, and any basis would do. There, pruning
 writes it in as many of them as it reads directions: a weak one too many is dissolved into the
 others, U_d ← U_d + a_d U_c where V_c = Σ a_d V_d, and a direction that several weak ones share goes
-to one. U V stays.
+to one. U V stays, but for further directions in which little is held.
 
 A birth does for inputs that no subcomponent serves what a split does for those that share one. What
 W reads of such an input is spread over many that are silent on it; a matrix that hardly uses a

@@ -13,8 +13,10 @@ OPPOSITE = 0.3
 """The same where h has opposite signs: one feature's two signs look up to 0.45 apart."""
 SHARE = 0.002
 """Least part of the inner activation's square that the weaker line must carry."""
-BOTH = 0.8
-"""Least part that the two lines must carry together."""
+ALL = 0.8
+"""Least part that the lines found must carry together."""
+MOST = 4
+"""Lines searched for: a piece that serves more inputs than these is not a few features' piece."""
 LEAST = 4
 """Fewest served inputs that make a line, out of `ROWS` or a little more (single ones mislead)."""
 
@@ -27,8 +29,9 @@ def lines(a: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
     rows apart from the first. Rows of the sign of h that has the larger Σ h² are searched first: a
     feature behind a ReLU may look different when it is negative, without being a second feature.
     If they hold no second line, one among the other rows counts that is farther still (`OPPOSITE`).
-    Returns unit directions (k,), or None unless each has `LEAST` rows, carries at least `SHARE` of
-    Σ h², and both together `BOTH`.
+    Where there are more lines, the first two are returned. Returns unit directions (k,), or None
+    unless each has `LEAST` rows, carries at least `SHARE` of Σ h², and all lines (at most `MOST`)
+    carry `ALL` of it together.
     """
     h = a @ v
     side = torch.sign((h * h.abs()).sum())
@@ -41,22 +44,26 @@ def _lines(a: Tensor, v: Tensor, side: Tensor) -> tuple[Tensor, Tensor] | None:
     driven = a * h[:, None]
     unit = driven / driven.norm(dim=1, keepdim=True).clamp(min=1e-12)
     cosines, found = unit @ unit.T, []
-    rest = h * side > 0
-    for _ in range(2):
+    rest, apart = h * side > 0, torch.ones_like(h, dtype=torch.bool)
+    while len(found) < MOST:
         close = (cosines > CLOSE) & rest
         many = rest & (close.sum(1) >= LEAST)
         if not bool(many.any()):
-            return None
+            break
         centre = torch.where(many, close.to(h) @ h.square(), -1).argmax()
         line = driven[close[centre]].sum(0)
         found.append(line / line.norm())
-        rest = cosines[centre] < torch.where(h * side > 0, APART, OPPOSITE)
-    pair = torch.stack(found)
-    parts = (a @ torch.linalg.pinv(pair)) * (pair @ v)  # what each carries beyond the other
+        apart &= cosines[centre] < torch.where(h * side > 0, APART, OPPOSITE)
+        rest = apart
+    if len(found) < 2:
+        return None
+    directions = torch.stack(found)
+    # what each carries beyond the others
+    parts = (a @ torch.linalg.pinv(directions)) * (directions @ v)
     total = h.square().sum().clamp(min=1e-12)
-    carried = parts.square().sum(0) / total
+    carried = parts[:, :2].square().sum(0) / total
     missed = (h - parts.sum(1)).square().sum() / total
-    clear = float(carried.min()) >= SHARE and float(missed) <= 1 - BOTH
+    clear = float(carried.min()) >= SHARE and float(missed) <= 1 - ALL
     return (found[0], found[1]) if clear else None
 
 

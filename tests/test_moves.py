@@ -76,6 +76,17 @@ def test_two_lines_by_hand() -> None:
     assert lines(a, torch.tensor([1.0, 0.0, 0.0, 0.0])) is None
 
 
+@pytest.mark.parametrize(("features", "clear"), [(2, True), (3, True), (4, True), (6, False)])
+def test_a_few_lines_are_told_apart_and_many_are_not(features: int, clear: bool) -> None:
+    """Read alike, each carries 1/n: four of six are two thirds, and the third line counts."""
+    t = torch.linspace(0.5, 1, 5)
+    a = torch.einsum("t,ij->tij", t, torch.eye(8)[:features]).flatten(0, 1)
+    found = lines(a, torch.ones(8))
+    assert (found is not None) is clear
+    if found:
+        assert len({int(line.argmax()) for line in found}) == 2
+
+
 def test_too_few_rows_of_one_sign_decide_nothing() -> None:
     a = torch.eye(2).repeat(3, 1)
     assert lines(a, torch.ones(2)) is None

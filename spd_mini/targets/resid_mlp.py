@@ -242,6 +242,7 @@ _OURS_3 = dataclasses.replace(
     C={"*W_in": 150, "*W_out": 24},
     steps=5500,
     importance_coeff=Schedule(3e-5, 1e-6, until=0.65, log=True),
-    frequency_coeff={"*W_in": 5.0},
+    # of the three, the first layer has the most features that it hardly uses
+    frequency_coeff={"layers.0.W_in": Schedule(5.0, 2.0, until=0.8), "*W_in": 5.0},
 )
 RESID_MLP_3 = Preset("resid-mlp-3", 102, 17, 3, _OURS_3, _PAPER_3)

@@ -523,21 +523,25 @@ def test_coverage_hands_over_hundredths_and_errors() -> None:
     shown = explorer.coverage("β₃", ["a", "b", "c"], covered())
     assert shown.payload["labels"] == ["low", "mid", "high"]
     assert (shown.payload["start"], shown.payload["runs"]) == (1, ["1000", "1001"])
-    assert (shown.payload["off"], shown.payload["on"], shown.payload["near"]) == (10, 90, 0.02)
+    assert (shown.payload["off"], shown.payload["near"]) == (0.1, 0.01)
     first, second = shown.payload["arms"]
     assert [arm["name"] for arm in (first, second)] == ["plain", "a remedy"]
-    assert first["settings"][1][0] == {"name": "1000", "g": [100, 90, 5], "error": 0.002}
+    assert first["settings"][1][0] == {
+        "name": "1000",
+        "g": [100, 90, 5],
+        "state": [1, 1, -1],
+        "error": 0.002,
+    }
     assert second["settings"][2][1]["error"] == 0.3
     assert shown.description == "Skipped of 6, by β₃: 0 at low, 2 at mid, 6 at high."
 
 
-def test_coverage_rounds_towards_the_middle() -> None:
-    """What is 0.8999 is not found, and what is 0.1001 is not skipped: neither on the page."""
-    run = {"name": "a", "g": [0.8999, 0.9, 0.1001, 0.0999], "error": 0.0}
+def test_coverage_says_what_is_found_before_it_rounds() -> None:
+    """0.8999 is not found and 0.0999 is skipped, though the page shows 0.90 and 0.10."""
+    run = {"name": "a", "g": [0.8999, 0.9, 0.1, 0.0999], "error": 0.0}
     payload = explorer.coverage("k", list("abcd"), {"one": [("1", [run]), ("2", [run])]}).payload
-    g = payload["arms"][0]["settings"][0][0]["g"]
-    assert (g[0] < 90, g[1] >= 90, g[2] >= 10) == (True, True, True)
-    assert g[3] == 10, "in doubt not skipped"
+    (shown,) = payload["arms"][0]["settings"][0]
+    assert (shown["g"], shown["state"]) == ([90, 90, 10, 10], [0, 1, 0, -1])
 
 
 def test_coverage_refuses_what_cannot_be_compared() -> None:

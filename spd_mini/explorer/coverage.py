@@ -15,7 +15,7 @@ def coverage(
     knob: str,
     mechanisms: Sequence[str],
     arms: Mapping[str, Sequence[tuple[str, Sequence[Run]]]],
-    near: float = 0.02,
+    near: float = 0.01,
     title: str | None = None,
 ) -> Explorer:
     """Which mechanisms each run calls important, and how well it reconstructs (chapter 13).
@@ -54,8 +54,7 @@ def coverage(
         "runs": names,
         "labels": [label for label, _ in first],
         "near": near,
-        "off": round(100 * OFF),
-        "on": round(100 * ON),
+        "off": OFF,
         "start": start,
         "arms": [
             {"name": arm, "settings": [runs for _, runs in settings]}
@@ -64,7 +63,7 @@ def coverage(
     }
     k = len(mechanisms) * len(names)
     counts = [
-        f"{sum(g < 100 * OFF for run in runs for g in run['g'])} at {label}"
+        f"{sum(run['state'].count(-1) for run in runs)} at {label}"
         for label, runs in next(iter(tables.values()))
     ]
     description = f"Skipped of {k}, by {knob}: " + ", ".join(counts) + "."
@@ -72,15 +71,18 @@ def coverage(
 
 
 def _covered(run: Run, mechanisms: Sequence[str]) -> dict[str, Any]:
-    """One run: importances in hundredths, and its error."""
+    """One run: importances in hundredths; 1 = found, −1 = skipped, 0 = between; and its error."""
     g = torch.as_tensor(run["g"]).detach().cpu().float().flatten()
     if len(g) != len(mechanisms) or not bool(((g >= 0) & (g <= 1)).all()):
         raise ValueError(
             f"'{run['name']}': g must hold {len(mechanisms)} importances in [0, 1], got {g.tolist()}"
         )
-    # Rounded towards the middle, so that a page never calls found or skipped what is not.
-    hundredths = [int(100 * v) if v >= 0.5 else -int(-100 * v // 1) for v in g.tolist()]
     error = float(run["error"])
     if not 0 <= error < float("inf"):
         raise ValueError(f"'{run['name']}': the error must be a number ≥ 0, got {error}")
-    return {"name": run["name"], "g": hundredths, "error": round(error, 5)}
+    return {
+        "name": run["name"],
+        "g": (100 * g).round().int().tolist(),
+        "state": ((g >= ON).int() - (g < OFF).int()).tolist(),
+        "error": round(error, 5),
+    }

@@ -8,7 +8,7 @@ const LINES = [
 const percent = (v) => `${(100 * v).toFixed(v < 0.0995 ? 1 : 0)} %`;
 
 export function view({ root, payload, redraw }) {
-  const { knob, mechanisms, runs, labels, near, off, on, start, arms } = payload;
+  const { knob, mechanisms, runs, labels, near, off, start, arms } = payload;
   const last = labels.length - 1;
   const state = { at: start, arm: 0 };
   const go = (change) => {
@@ -38,36 +38,36 @@ export function view({ root, payload, redraw }) {
     el("div", { class: "spd-controls" }, el("div", { class: "spd-wide" }, slider.root), ways.root, button("Reset", () => go({ at: start, arm: 0 }))),
     text,
     panel("what is in the weights, and how important each run calls it",
-      picture(grid, `A number: importance on the mechanism's own probe. × and hatching: below ${off / 100}, skipped. Last row: share of the output lost.`)),
+      picture(grid, `A number: importance on the mechanism's own probe. × and hatching: below ${off}, skipped. Last row: share of the output lost.`)),
     panel("all settings", picture(chart.root, `Across: ${knob}.`), legend));
 
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
-  const skipped = (g) => g.filter((v) => v < off).length;
+  const count = (rs, state) => rs.flatMap((run) => run.state).filter((v) => v === state).length;
   let drawn = null;
   function draw() {
     const { name, settings } = arms[state.arm];
-    const now_ = settings[state.at];
+    const rows = settings[state.at];
     slider.set(state.at);
     ways.set(state.arm);
     if (drawn !== state.arm) {
-      lines[0].set(settings.map((rs, i) => [i, mean(rs.map((run) => skipped(run.g) / mechanisms.length))]));
+      lines[0].set(settings.map((rs, i) => [i, count(rs, -1) / (rs.length * mechanisms.length)]));
       lines[1].set(settings.map((rs, i) => [i, Math.min(1, mean(rs.map((run) => run.error)))]));
       drawn = state.arm;
     }
     now.set([[state.at, 0], [state.at, 1.05]]);
-    now_.forEach((run, j) => {
+    rows.forEach((run, j) => {
       run.g.forEach((value, i) => {
         const cell = cells[i][j];
-        cell.classList.toggle("is-skipped", value < off);
+        const off = run.state[i] < 0;
+        cell.classList.toggle("is-skipped", off);
         style(cell, "--g", value / 100);
-        write(cell, value < off ? "×" : (value / 100).toFixed(2));
+        write(cell, off ? "×" : (value / 100).toFixed(2));
       });
       errors[j].classList.toggle("is-off", run.error > near);
       write(errors[j], percent(run.error));
     });
-    const all = now_.flatMap((run) => run.g);
-    const good = now_.filter((run) => run.error <= near).length;
-    write(text, `${name}, ${knob} ${labels[state.at]}: of ${plural(all.length, "mechanism")} in ${plural(now_.length, "run")}, ${all.filter((v) => v >= on).length} found, ${skipped(all)} skipped, ${all.filter((v) => v >= off && v < on).length} in between. Near-perfect (error at most ${percent(near)}): ${good} of ${now_.length}.`);
+    const good = rows.filter((run) => run.error <= near).length;
+    write(text, `${name}, ${knob} ${labels[state.at]}: of ${plural(rows.length * mechanisms.length, "mechanism")} in ${plural(rows.length, "run")}, ${count(rows, 1)} found, ${count(rows, -1)} skipped, ${count(rows, 0)} in between. Near-perfect (error at most ${percent(near)}): ${good} of ${rows.length}.`);
   }
   return { draw, state };
 }

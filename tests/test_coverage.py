@@ -18,9 +18,7 @@ from zoo import constant_gates
 
 TINY = Config(C=4, steps=4, batch_size=8, gate_hidden=2, faithfulness_warmup_steps=40)
 PATHS = redundant.Preset("tiny", "either", TINY, n_features=2, n_hidden=2)
-PAIRED = dataclasses.replace(
-    circuits.CIRCUITS_PAIRED, config=TINY, n_features=4, n_hidden=2, train_steps=10
-)
+PAIRED = dataclasses.replace(circuits.CIRCUITS_PAIRED, config=TINY, n_features=6, n_hidden=3)
 
 
 @pytest.fixture
@@ -117,7 +115,7 @@ def test_a_tiny_grid_runs_and_goes_on_where_it_stopped(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 5
     assert "near-perfect" in said[0] and "skipped [" in said[0] and "of 4, " in said[0]
-    assert "merged (mates, others) [(" in said[-1]
+    assert "merged (line, pair, other) [(" in said[-1]
     assert cells[2]["made_by"]["cut"] == 0.5
     assert cells[2]["made_by"]["setting"]["frequency_coeff"] == 0.5
     monkeypatch.setitem(ARMS, "cut", Arm(PATHS, cut=0.25, octaves=(0,)))

@@ -1,14 +1,20 @@
-"""Circuits: eight small circuits in superposition, and data that show them apart or in pairs.
+"""Circuits: six small circuits on three lines, and data that show them apart or in pairs.
 
-The target is a toy model of superposition (`tms`): eight features in three dimensions, trained on
-inputs in which each feature comes and goes by itself. So every circuit "feature i" is in the
-weights and works alone. Only the inputs of the *decomposition* differ:
+A toy model of superposition (`tms`) with twice as many features as hidden dimensions, and the
+weights that such models tend to (Elhage et al. 2022): features i and i + n/2 share a line, in
+opposite directions, the lines at right angles to each other. With b = 0 and no interference but
+from the other feature on the line,
 
-- `circuits`: features come and go one by one, as in training;
-- `circuits-paired`: features 2k and 2k + 1 always come together. Their values are `unlike` to some
-  degree: 0 = always equal, 1 = independent.
+    y_i = ReLU(x_i − x_j),  j = i ± n/2
 
-Circuits of a pair have nothing to do with each other but that they are on at the same time.
+Every circuit "feature i" works alone, and none needs another: n mechanisms. But the encoder's
+column of one is minus that of the other, so that the sum of both is a matrix of rank one, too.
+
+The inputs of the decomposition:
+
+- `circuits`: features come and go one by one;
+- `circuits-paired`: features 2k and 2k + 1, which lie on different lines, always come together.
+  Their values are `unlike` to some degree: 0 = always equal, 1 = independent.
 """
 
 import dataclasses
@@ -57,7 +63,7 @@ class Pairs(SparseFeatures):
 
 @dataclass(frozen=True)
 class Preset(tms.Preset):
-    """As in `tms`, with inputs in pairs for the decomposition if `unlike` is given."""
+    """As in `tms`, with weights set by hand, and inputs in pairs if `unlike` is given."""
 
     unlike: float | None = None
 
@@ -68,21 +74,70 @@ class Preset(tms.Preset):
         p = self.feature_probability
         return Pairs(self.n_features, p, stratified=not paper, unlike=self.unlike)
 
+    def train(self, seed: int = 0) -> tms.TMS:
+        """The target with lines drawn from a seed: see `build`."""
+        return build(self, seed)
 
-def merges(g: Tensor) -> tuple[int, int]:
-    """Pairs of features that share a piece: those of one pair, and all others.
+    def summary(self) -> str:
+        """One line for lists."""
+        pairs = "" if self.unlike is None else ", in pairs"
+        return f"{self.n_features} circuits on {self.n_hidden} lines{pairs}"
 
-    g: (n, C), importances on the probes of single features. Two features share a piece when it is
-    important (above ½) for both.
+
+def build(preset: Preset, seed: int = 0) -> tms.TMS:
+    """Set the weights: random lines at right angles, two features on each, in opposite directions.
+
+    Raises ValueError unless there are two features a hidden dimension, three dimensions or more (so
+    that a pair's features lie on different lines).
     """
+    n, m = preset.n_features, preset.n_hidden
+    if n != 2 * m or m < 3:
+        raise ValueError(f"circuits need n_features = 2 · n_hidden ≥ 6, got {n} and {m}")
+    drawn = torch.randn(m, m, generator=torch.Generator().manual_seed(seed))
+    lines = torch.linalg.qr(drawn)[0]
+    with torch.random.fork_rng(devices=[]):  # building a module draws from the global seed
+        target = tms.TMS(n, m)
+    with torch.no_grad():
+        target.encoder.weight.copy_(torch.cat([lines, -lines], 1))
+        target.decoder.weight.copy_(target.encoder.weight.mT)
+        target.decoder.bias.zero_()
+    target.training_info = {"restarts": 1, "losses": [0.0], "chosen": 0}
+    return target.eval()
+
+
+@dataclass(frozen=True)
+class Merges:
+    """How many pairs of features share a piece: those of one line, of one pair, and all others."""
+
+    line: int
+    pair: int
+    other: int
+
+
+def merges(g: Tensor) -> Merges:
+    """Which features share a piece, one that is important (above ½) for both.
+
+    g: (n, C), importances on the probes of single features.
+    """
+    n = len(g)
     on = (g > 0.5).float()
-    shared = (on @ on.mT > 0).triu(1)
-    mates = shared[::2, 1::2].diagonal().sum()
-    return int(mates), int(shared.sum() - mates)
+    shared = on @ on.mT > 0
+    i, j = torch.triu_indices(n, n, 1)
+    both, line = shared[i, j], j - i == n // 2
+    pair = (i % 2 == 0) & (j == i + 1) & ~line
+    rest = ~line & ~pair
+    return Merges(*(int((both & kind).sum()) for kind in (line, pair, rest)))
 
 
 _OURS = dataclasses.replace(
-    tms.TMS_5_2.config, C=16, steps=1000, batch_size=48, importance_coeff=6e-3, restarts=1
+    tms.TMS_5_2.config,
+    C=12,
+    steps=800,
+    batch_size=32,
+    importance_coeff=4e-3,
+    gate_hidden=6,
+    restarts=1,
+    restarts_until=1.0,
 )
-CIRCUITS = Preset("circuits", 8, 3, False, _OURS, tms.TMS_5_2.paper_config)
+CIRCUITS = Preset("circuits", 6, 3, False, _OURS, tms.TMS_5_2.paper_config)
 CIRCUITS_PAIRED = dataclasses.replace(CIRCUITS, name="circuits-paired", unlike=1.0)

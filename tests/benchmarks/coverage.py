@@ -66,9 +66,13 @@ class Arm:
         return dataclasses.replace(config, importance_coeff=price)
 
 
+PRICES = range(-4, 3)
+"""Octaves of the arms with circuits."""
+
+
 def _paired(unlike: float) -> Arm:
     preset = dataclasses.replace(circuits.CIRCUITS_PAIRED, unlike=unlike)
-    return Arm(preset, octaves=range(-4, 3))
+    return Arm(preset, octaves=PRICES)
 
 
 ARMS = {
@@ -78,7 +82,8 @@ ARMS = {
     "adversary": Arm(redundant.REDUNDANT, {"adversary_coeff": 0.3}),
     "cut": Arm(redundant.REDUNDANT, cut=0.3),
     "peel": Arm(redundant.REDUNDANT, rounds=2, octaves=(0,)),
-    "apart": Arm(circuits.CIRCUITS, octaves=range(-4, 3)),
+    "apart": Arm(circuits.CIRCUITS, octaves=PRICES),
+    "apart-frequency": Arm(circuits.CIRCUITS, {"frequency_coeff": 1.0}, octaves=PRICES),
     "paired": _paired(1.0),
     "paired-half": _paired(0.5),
     "paired-equal": _paired(0.0),
@@ -93,6 +98,7 @@ def share(out: Tensor, want: Tensor, weight: Tensor) -> float:
     return float(((out - want).square().mean(1) @ weight) / (want.square().mean(1) @ weight))
 
 
+@torch.no_grad()
 def errors(d: Decomposition, x: Tensor, weight: Tensor) -> dict[str, float]:
     """The errors of one decomposition on inputs x (N, …), and what is live on the probes."""
     g, want = d.causal_importance(x), d.target(x)
@@ -125,8 +131,8 @@ def judge(d: Decomposition, x: Tensor, weight: Tensor) -> dict[str, Any]:
     if isinstance(d.target, redundant.Redundant):
         return found | {"coverage": _rounded(redundant.coverage(d))}
     g = d.causal_importance(truth.probes)["encoder"]
-    mates, others = circuits.merges(g)
-    return found | {"mates": mates, "others": others, "lost": int((g.amax(1) < 0.1).sum())}
+    merged = dataclasses.asdict(circuits.merges(g))
+    return found | {"merged": merged, "lost": int((g.amax(1) < 0.1).sum())}
 
 
 def _rounded(table: Tensor) -> list[list[float]]:
@@ -139,7 +145,8 @@ def peel(d: Decomposition, first: dict[str, Any], sample: Any, x: Tensor, w: Ten
     assert isinstance(rest, redundant.Redundant)
     again = decompose(rest, sample, d.config, seed=first["seed"], device="cpu", progress=False)
     covered = torch.maximum(torch.tensor(first["coverage"]), redundant.coverage(again))
-    without = share(emptied(again, x)(x), d.target(x), w)
+    with torch.no_grad():
+        without = share(emptied(again, x)(x), d.target(x), w)
     return first | {"coverage": _rounded(covered), "without": round(without, 6)}
 
 
@@ -196,7 +203,7 @@ CELL_KEYS = FACTS | {
     "made_by", "runs",
 }  # fmt: skip
 BOTH_KEYS = {"seed", "recovered", "live", "loss", "random", "important", "without"}
-RUN_KEYS = {True: BOTH_KEYS | {"coverage"}, False: BOTH_KEYS | {"mates", "others", "lost"}}
+RUN_KEYS = {True: BOTH_KEYS | {"coverage"}, False: BOTH_KEYS | {"merged", "lost"}}
 """Keys of a run, by whether the arm has pathways."""
 
 
@@ -292,7 +299,8 @@ def told(cell: Cell) -> str:
     near = sum(max(run["random"], run["important"]) <= NEAR for run in cell["runs"])
     said = f"near-perfect {near} of {len(cell['runs'])}, "
     if not pathways(cell["arm"]):
-        return said + f"merged (mates, others) {[(r['mates'], r['others']) for r in cell['runs']]}"
+        merged = [tuple(run["merged"].values()) for run in cell["runs"]]
+        return said + f"merged (line, pair, other) {merged}"
     tables = torch.tensor([run["coverage"] for run in cell["runs"]])
     return said + f"skipped {(tables < 0.1).sum((1, 2)).tolist()} of {tables[0].numel()}"
 

@@ -40,7 +40,7 @@ def test_settings_by_hand() -> None:
     preset = redundant.REDUNDANT.config
     plain = [ARMS["plain"].setting(o).importance_coeff for o in ARMS["plain"].octaves]
     assert plain == [1.5625e-5, 6.25e-5, 2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 1.6e-2]
-    assert ARMS["plain"].setting(0) == ARMS["cut"].setting(0) == ARMS["peel"].setting(0) == preset
+    assert ARMS["plain"].setting(0) == ARMS["cut"].setting(0) == preset
     for arm, name in (("frequency", "frequency_coeff"), ("adversary", "adversary_coeff")):
         setting = ARMS[arm].setting(0)
         assert getattr(setting, name) > 0

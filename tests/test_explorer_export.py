@@ -523,7 +523,7 @@ def test_coverage_hands_over_hundredths_and_errors() -> None:
     shown = explorer.coverage("β₃", ["a", "b", "c"], covered())
     assert shown.payload["labels"] == ["low", "mid", "high"]
     assert (shown.payload["start"], shown.payload["runs"]) == (1, ["1000", "1001"])
-    assert (shown.payload["off"], shown.payload["near"]) == (0.1, 0.01)
+    assert (shown.payload["off"], shown.payload["near"]) == (0.1, 0.02)
     first, second = shown.payload["arms"]
     assert [arm["name"] for arm in (first, second)] == ["plain", "a remedy"]
     assert first["settings"][1][0] == {

@@ -15,7 +15,7 @@ def coverage(
     knob: str,
     mechanisms: Sequence[str],
     arms: Mapping[str, Sequence[tuple[str, Sequence[Run]]]],
-    near: float = 0.01,
+    near: float = 0.02,
     title: str | None = None,
 ) -> Explorer:
     """Which mechanisms each run calls important, and how well it reconstructs (chapter 13).

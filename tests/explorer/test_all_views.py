@@ -422,7 +422,7 @@ def test_coverage_follows_its_slider_and_its_arm(open_page: OpenPage) -> None:
     text, cells = root.locator(".spd-text"), root.locator("tbody td")
     assert text.inner_text() == (
         "plain, β₃ mid: of 6 mechanisms in 2 runs, 4 found, 2 skipped, 0 in between. Near-perfect "
-        "(error at most 1.0 %): 2 of 2."
+        "(error at most 2.0 %): 2 of 2."
     )
     assert cells.all_inner_texts() == [*["1.00"] * 2, *["0.90"] * 2, *["×"] * 2, *["0.2 %"] * 2]
     assert root.locator("td.is-skipped").count() == 2

@@ -45,7 +45,7 @@ def test_settings_by_hand() -> None:
         setting = ARMS[arm].setting(0)
         assert getattr(setting, name) > 0
         assert dataclasses.replace(setting, **{name: 0.0}) == preset
-    for arm in ("apart", "paired", "paired-half", "paired-equal"):
+    for arm in ("apart", "crowded", "paired", "paired-half", "paired-equal"):
         assert len(ARMS[arm].octaves) == 7
         assert ARMS[arm].setting(1) == ARMS["apart"].setting(1)
 

@@ -68,6 +68,8 @@ class Arm:
 
 PRICES = range(-4, 3)
 """Octaves of the arms with circuits."""
+CROWDED = dataclasses.replace(circuits.CIRCUITS, feature_probability=0.3)
+"""Features are on so often that those of one line meet."""
 
 
 def _paired(unlike: float) -> Arm:
@@ -83,7 +85,8 @@ ARMS = {
     "cut": Arm(redundant.REDUNDANT, cut=0.3),
     "peel": Arm(redundant.REDUNDANT, rounds=2, octaves=(1,)),
     "apart": Arm(circuits.CIRCUITS, octaves=PRICES),
-    "apart-frequency": Arm(circuits.CIRCUITS, {"frequency_coeff": 1.0}, octaves=PRICES),
+    "crowded": Arm(CROWDED, octaves=PRICES),
+    "crowded-frequency": Arm(CROWDED, {"frequency_coeff": 1.0}, octaves=PRICES),
     "paired": _paired(1.0),
     "paired-half": _paired(0.5),
     "paired-equal": _paired(0.0),

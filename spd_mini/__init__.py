@@ -10,7 +10,7 @@ batch rows interact, mixed precision.
 
 from typing import Any
 
-from . import cluster, edit, importance, losses, masks, recovery
+from . import cluster, edit, importance, losses, masks, prices, recovery
 from .config import Config, Schedule
 from .decompose import decompose, sweep
 from .decomposition import Decomposition, load
@@ -31,6 +31,7 @@ __all__ = [
     "load",
     "losses",
     "masks",
+    "prices",
     "recovery",
     "sweep",
 ]

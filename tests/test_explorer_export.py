@@ -13,6 +13,7 @@ import torch
 from explorer.making import (
     Chain,
     cancelling,
+    covered,
     cube_cases,
     decomposition,
     dialled,
@@ -317,7 +318,7 @@ def test_text_in_the_data_cannot_end_the_script() -> None:
 
 
 VIEWS = ["masks", "columns", "cube", "scrubber", "gate", "sizes", "contributions", "dendrogram"]
-VIEWS += ["dial"]
+VIEWS += ["dial", "coverage"]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -516,6 +517,48 @@ def test_dial_hands_over_live_pieces_with_the_columns_they_serve() -> None:
     assert (payload["run"], both["run"]) == (0, 1), "opens on a run with the pattern, if any"
     shown = explorer.dial("k", [("1", [fair]), ("2", [merged])], W)
     assert shown.description == "Runs of 1 with the right pattern: 1 at k 1, 0 at k 2."
+
+
+def test_coverage_hands_over_hundredths_and_errors() -> None:
+    shown = explorer.coverage("β₃", ["a", "b", "c"], covered())
+    assert shown.payload["labels"] == ["low", "mid", "high"]
+    assert (shown.payload["start"], shown.payload["runs"]) == (1, ["1000", "1001"])
+    assert (shown.payload["off"], shown.payload["near"]) == (0.1, 0.02)
+    first, second = shown.payload["arms"]
+    assert [arm["name"] for arm in (first, second)] == ["plain", "a remedy"]
+    assert first["settings"][1][0] == {
+        "name": "1000",
+        "g": [100, 90, 5],
+        "state": [1, 1, -1],
+        "error": 0.002,
+    }
+    assert second["settings"][2][1]["error"] == 0.3
+    assert shown.description == "Skipped of 6, by β₃: 0 at low, 2 at mid, 6 at high."
+
+
+def test_coverage_says_what_is_found_before_it_rounds() -> None:
+    """0.8999 is not found and 0.0999 is skipped, though the page shows 0.90 and 0.10."""
+    run = {"name": "a", "g": [0.8999, 0.9, 0.1, 0.0999], "error": 0.0}
+    payload = explorer.coverage("k", list("abcd"), {"one": [("1", [run]), ("2", [run])]}).payload
+    (shown,) = payload["arms"][0]["settings"][0]
+    assert (shown["g"], shown["state"]) == ([90, 90, 10, 10], [0, 1, 0, -1])
+
+
+def test_coverage_refuses_what_cannot_be_compared() -> None:
+    names, fair = ["a", "b", "c"], covered()
+    (low, runs), mid, high = fair["plain"]
+    for arms, message in (
+        ({}, "an arm with at least two settings and a run"),
+        ({"one": [mid]}, "an arm with at least two settings and a run"),
+        ({"one": [(low, []), ("mid", [])]}, "an arm with at least two settings and a run"),
+        (fair | {"other": [mid, high]}, "the same values and runs, not 'other'"),
+        ({"one": [(low, runs[:1]), mid]}, "the same values and runs, not 'one'"),
+        ({"one": [(low, [runs[0] | {"g": torch.ones(2)}])]}, "'1000': g must hold 3 importances"),
+        ({"one": [(low, [runs[0] | {"g": [0.0, 1.1, 0]}])]}, r"in \[0, 1\], got \[0.0, 1.1"),
+        ({"one": [(low, [runs[0] | {"error": -1.0}])]}, "'1000': the error must be a number ≥ 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            explorer.coverage("β₃", names, arms)
 
 
 def test_dial_refuses_what_cannot_be_compared() -> None:

@@ -11,7 +11,7 @@ import torch
 from benchmarks import rematch
 from benchmarks.rematch import GRIDS, METHODS, Cell, Grid
 
-from spd_mini import Config, Schedule, sweep
+from spd_mini import Config, Schedule
 from spd_mini.baselines import apd
 from spd_mini.targets import PUBLISHED
 from spd_mini.targets import tms as toy
@@ -69,27 +69,6 @@ def test_the_middle_comes_first() -> None:
     ]
     assert all(len(places) == 5 for _, places in batches)
     assert rematch.batches(GRIDS["tms-5-2"], "spd", 1.0)[0][1][0] == (-2.0, 1.0)
-
-
-def test_prices_side_by_side_are_those_alone() -> None:
-    """A setting's parameters are those of `sweep`, whoever stands beside it (without masks' draws,
-    which come from one stream)."""
-    target, data = toy.TMS(5, 2), toy.TMS_5_2.sampler()
-    target.decoder.weight.data = target.encoder.weight.data.T.clone()
-    calm = dataclasses.replace(TINY.spd, recon_coeff=0.0, layerwise_coeff=0.0, lr=0.1)
-    settings = [dataclasses.replace(calm, importance_coeff=b) for b in (3e-3, 0.3)]
-    together = rematch.spd_runs(target, data, settings, [4, 7])
-    for i, setting in enumerate(settings):
-        alone = sweep(target, data, setting, [4, 7], tied=target.tied, progress=False, device="cpu")
-        for a, b in zip(together[2 * i : 2 * i + 2], alone, strict=True):
-            assert a.info["seed"] == b.info["seed"]
-            assert torch.allclose(a.V["encoder"], b.V["encoder"], atol=1e-5)
-            assert a.info["loss"] == pytest.approx(b.info["loss"], rel=1e-4)
-    assert not torch.allclose(together[0].V["encoder"], together[2].V["encoder"], atol=1e-3)
-    other = dataclasses.replace(calm, p=2.0)
-    for wrong in ([calm, other], [dataclasses.replace(calm, restarts=2)]):
-        with pytest.raises(ValueError, match="have one start and differ in β3 only"):
-            rematch.spd_runs(target, data, wrong, [4])
 
 
 # Verdicts

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..decomposition import Decomposition
 from .compare import contributions, dendrogram, dial, sizes
+from .coverage import coverage
 from .export import describe, model_payload
 from .html import Explorer
 from .views import adversary, columns, cube, gate, scrubber, snapshot
@@ -34,6 +35,7 @@ __all__ = [
     "adversary",
     "columns",
     "contributions",
+    "coverage",
     "cube",
     "dendrogram",
     "dial",

@@ -1,6 +1,6 @@
 """Toy models whose mechanisms are known: module, data, training and presets, one file each."""
 
-from . import facts, resid_mlp, tms
+from . import circuits, facts, redundant, resid_mlp, tms
 
 AnyPreset = tms.Preset | resid_mlp.Preset
 
@@ -18,8 +18,10 @@ PUBLISHED: dict[str, AnyPreset] = {
 }
 """The paper's experiments: the ledger repeats them."""
 
-EXPERIMENTS: dict[str, AnyPreset | facts.Preset] = {
+EXPERIMENTS: dict[str, AnyPreset | facts.Preset | redundant.Preset] = {
     **PUBLISHED,
     **{p.name: p for p in (facts.FACTS, facts.FACTS_SUPERPOSED, facts.FACTS_REDUNDANT)},
+    **{p.name: p for p in (redundant.REDUNDANT, redundant.REDUNDANT_BOTH)},
+    **{p.name: p for p in (circuits.CIRCUITS, circuits.CIRCUITS_PAIRED)},
 }
 """Presets by the name that the command line knows."""

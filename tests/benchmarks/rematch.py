@@ -20,7 +20,6 @@ not repeated.
 import argparse
 import dataclasses
 import itertools
-import json
 import math
 import sys
 import time
@@ -35,13 +34,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import ledger_data
+from benchmarks.cells import FACTS, Cell, describe, load, say, update
 from benchmarks.ledger_data import FIRST_SEED, GRADIENT, PRESETS, ROOT
 
-from spd_mini import Config, Decomposition, Schedule, recovery
+from spd_mini import Config, Schedule, prices, recovery
 from spd_mini.__main__ import parse_seeds
 from spd_mini.baselines import apd
-from spd_mini.config import value_at
-from spd_mini.run import Run
 from spd_mini.targets import PUBLISHED
 
 DATA = ROOT / "book" / "rematch.json"
@@ -49,7 +47,6 @@ METHODS = ("apd", "spd")
 AXES = {"apd": ("topk", "simplicity_coeff"), "spd": ("importance_coeff", "p")}
 """What varies in each method: along the long side of the grid, and along the short one."""
 VERDICTS = ("strict", "pattern", "separated")
-Cell = dict[str, Any]
 Setting = apd.APDConfig | Config
 
 
@@ -116,11 +113,6 @@ def scaled(value: Any, factor: float) -> Any:
     return float(f"{value * factor:.6g}")
 
 
-def say(line: str) -> None:
-    """One line about progress."""
-    sys.stderr.write(line + "\n")
-
-
 # One cell
 
 
@@ -164,51 +156,6 @@ def verdicts(d: Any, truth: recovery.Truth) -> dict[str, Any]:
     }
 
 
-def describe(setting: Setting) -> dict[str, Any]:
-    """A configuration as JSON values."""
-    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(setting)))
-    return fields
-
-
-class Prices(Run):
-    """SPD runs side by side at different prices: run i has `factors[i]` times the config's β3.
-
-    Every run has one start. The logged importance loss carries the factor; the total is right.
-    """
-
-    factors: Tensor
-
-    def losses(self, x: Tensor, weight: Tensor | None) -> Tensor:
-        """As in Run, the importance loss times the factor of its run."""
-        terms = super().losses(x, weight)
-        return torch.cat([terms[:3], (terms[3] * self.factors)[None], terms[4:]])
-
-
-def spd_runs(
-    target: Any, sample: Any, settings: Sequence[Config], seeds: Sequence[int]
-) -> list[Decomposition]:
-    """Train several settings of SPD that differ in a plain or scheduled β3, side by side.
-
-    Returns the results setting by setting, and seed by seed within. Raises ValueError for settings
-    that differ in anything else, or have restarts.
-    """
-    first = settings[0]
-    if first.restarts != 1 or any(
-        dataclasses.replace(c, importance_coeff=first.importance_coeff) != first for c in settings
-    ):
-        raise ValueError("SPD settings side by side have one start and differ in β3 only")
-    starts = [value_at(c.importance_coeff, 0) for c in settings]
-    run = Prices(
-        target, sample, first, None, target.tied, [*seeds] * len(settings), torch.device("cpu")
-    )
-    run.factors = torch.tensor([s / starts[0] for s in starts]).repeat_interleave(len(seeds))
-    run.warm_up()
-    while run.step < first.steps:
-        run.train_step()
-    run.flush()
-    return [run.result(True, which=i) for i in range(len(starts) * len(seeds))]
-
-
 def run_cells(
     name: str,
     target: Any,
@@ -226,7 +173,8 @@ def run_cells(
         data = preset.sampler(paper=True)
         ds = apd.decompose(target, data, settings, seeds, tied=target.tied, device="cpu")
     else:
-        ds = spd_runs(target, preset.sampler(), settings, seeds)
+        found = prices.sweep(target, preset.sampler(), settings, seeds, target.tied, "cpu")
+        ds = list(itertools.chain(*found))
     seconds = (time.process_time() - started) / len(ds)
     cells = []
     for i, (place, setting) in enumerate(zip(places, settings, strict=True)):
@@ -250,7 +198,6 @@ def run_cells(
 
 # The file
 
-FACTS = {"cpu", "cores", "gpu", "torch", "python", "date", "commit"}
 CELL_KEYS = FACTS | {
     "experiment", "target_seed", "method", "octaves", "values", "steps", "seconds_a_run",
     "side_by_side", "threads", "setting", "runs",
@@ -259,24 +206,6 @@ RUN_KEYS = {
     "seed", "strict", "pattern", "separated", "identity_errors", "live", "mmcs", "mmcs_null",
     "ml2r", "faithfulness_relative", "recon", "loss",
 }  # fmt: skip
-
-
-def load(path: Path) -> list[Cell]:
-    """The cells of a file; none if it is not there."""
-    cells: list[Cell] = (
-        json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
-    )
-    return cells
-
-
-def dump(cells: Sequence[Cell]) -> str:
-    """The file's text: one line a cell and one line a run."""
-    lines = []
-    for cell in cells:
-        head = json.dumps({k: v for k, v in cell.items() if k != "runs"}, ensure_ascii=False)
-        runs = ",\n    ".join(json.dumps(run) for run in cell["runs"])
-        lines.append(f'{head[:-1]}, "runs": [\n    {runs}]}}')
-    return '{"cells": [\n  ' + ",\n  ".join(lines) + "\n]}\n"
 
 
 def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -288,13 +217,6 @@ def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
         cell["steps"],
         *cell["octaves"],
     )
-
-
-def update(path: Path, new: Iterable[Cell]) -> None:
-    """Take cells into the file, atomically and safe against other processes doing the same."""
-    with ledger_data.locked(path.parent):
-        cells = {key(c): c for c in [*load(path), *new]}
-        ledger_data.write(path, dump([cells[k] for k in sorted(cells)]))
 
 
 def current(cell: Cell) -> bool:
@@ -379,7 +301,7 @@ def _work(args: argparse.Namespace) -> None:
             if all(c and {run["seed"] for run in c["runs"]} >= set(seeds) for c in there):
                 continue
             cells = run_cells(args.experiment, target, method, places, seeds, args.steps)
-            update(path, cells)
+            update(path, cells, key)
             for c in cells:
                 count = {v: sum(r[v] for r in c["runs"]) for v in VERDICTS}
                 say(f"{method} {c['values']}: {count}, {c['seconds_a_run']:.2f} s a run")

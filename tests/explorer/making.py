@@ -227,3 +227,19 @@ def dialled(name: str, g: Tensor) -> dict[str, object]:
     pieces = torch.arange(2.0 * n * C).reshape(C, 2, n) / (2 * n * C)
     sound = {"pattern": True, "strict": True, "text": "Said of it."}
     return {"name": name, "g": g, "pieces": pieces, **sound}
+
+
+def covered() -> dict[str, list[tuple[str, list[dict[str, object]]]]]:
+    """Arms for `explorer.coverage`: two runs of three mechanisms at three settings; the higher the
+    setting, the more is skipped; the second arm skips nothing and loses a lot."""
+
+    def runs(*g: float, error: float) -> list[dict[str, object]]:
+        return [{"name": n, "g": torch.tensor(g), "error": error} for n in ("1000", "1001")]
+
+    plain = [
+        ("low", runs(1.0, 0.95, 0.5, error=0.001)),
+        ("mid", runs(1.0, 0.9, 0.05, error=0.002)),
+        ("high", runs(0.0, 0.0, 0.0, error=1.2)),
+    ]
+    remedy = [(label, runs(1.0, 1.0, 1.0, error=0.3)) for label, _ in plain]
+    return {"plain": plain, "a remedy": remedy}

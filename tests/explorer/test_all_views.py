@@ -6,6 +6,7 @@ import pytest
 import torch
 from explorer.making import (
     cancelling,
+    covered,
     cube_cases,
     decomposition,
     dialled,
@@ -70,6 +71,7 @@ VIEWS = {
     "dial": lambda: explorer.dial(
         "k", dialled_settings(), torch.tensor([[1.0, 0, -1], [0, 1, -1]])
     ),
+    "coverage": lambda: explorer.coverage("β₃", ["x₀ in A", "x₁ in A", "x₀ in B"], covered()),
     "columns, 40 features": lambda: explorer.columns(tms(40, 10, False, 0)),
 }
 every_view = pytest.mark.parametrize("view", VIEWS)
@@ -413,6 +415,38 @@ def test_dial_shows_the_run_of_its_setting(open_page: OpenPage) -> None:
     assert text.inner_text().startswith("k 2.0, two: 0 pieces in use.")
     assert arrows.count() == 0
     assert page.get_by_text("no piece in use").count() == 1
+
+
+def test_coverage_follows_its_slider_and_its_arm(open_page: OpenPage) -> None:
+    page, root = opened("coverage", open_page)
+    text, cells = root.locator(".spd-text"), root.locator("tbody td")
+    assert text.inner_text() == (
+        "plain, β₃ mid: of 6 mechanisms in 2 runs, 4 found, 2 skipped, 0 in between. Near-perfect "
+        "(error at most 2.0 %): 2 of 2."
+    )
+    assert cells.all_inner_texts() == [*["1.00"] * 2, *["0.90"] * 2, *["×"] * 2, *["0.2 %"] * 2]
+    assert root.locator("td.is-skipped").count() == 2
+    assert root.locator("td.is-off").count() == 0
+    chart = root.locator(".spd-plot path:not(.spd-axis)")
+    before = chart.first.get_attribute("d")
+    root.get_by_label("β₃", exact=True).fill("2")
+    settle(page)
+    assert "0 found, 6 skipped, 0 in between" in text.inner_text()
+    assert cells.all_inner_texts()[-2:] == ["120 %"] * 2
+    assert root.locator("td.is-off").count() == 2
+    root.get_by_label("β₃", exact=True).fill("0")
+    settle(page)
+    assert "4 found, 0 skipped, 2 in between" in text.inner_text()
+    root.get_by_role("button", name="a remedy").click()
+    settle(page)
+    assert text.inner_text().startswith("a remedy, β₃ low: of 6 mechanisms in 2 runs, 6 found, 0")
+    assert text.inner_text().endswith("0 of 2.")
+    assert chart.first.get_attribute("d") != before
+    root.get_by_role("button", name="Reset").click()
+    settle(page)
+    assert text.inner_text().startswith("plain, β₃ mid")
+    assert chart.first.get_attribute("d") == before
+    assert root.evaluate("root => root.spdExplorer.state") == {"at": 1, "arm": 0}
 
 
 def test_contributions_brushes_features_and_lights_a_neuron(open_page: OpenPage) -> None:

@@ -16,7 +16,21 @@ import answers_ch07
 import answers_ch08
 import answers_ch09
 import answers_ch10
-from spd_mini.exercises import Wrong, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09, ch10
+import answers_ch11
+from spd_mini.exercises import (
+    Wrong,
+    ch01,
+    ch02,
+    ch03,
+    ch04,
+    ch05,
+    ch06,
+    ch07,
+    ch08,
+    ch09,
+    ch10,
+    ch11,
+)
 
 Check = Callable[[Any], None]
 CHAPTERS = [
@@ -30,6 +44,7 @@ CHAPTERS = [
     (ch08, answers_ch08),
     (ch09, answers_ch09),
     (ch10, answers_ch10),
+    (ch11, answers_ch11),
 ]
 RIGHT = [pair for _, answers in CHAPTERS for pair in answers.RIGHT]
 MISTAKES = [triple for _, answers in CHAPTERS for triple in answers.MISTAKES]

@@ -73,8 +73,9 @@ def test_outcome_by_hand() -> None:
 def test_paraphrases_are_harder() -> None:
     model = memory()
     clean, noisy = (forgetting.outcome(model, model, 0, noise) for noise in (0.0, 1.0))
-    assert noisy.paraphrased < clean.paraphrased == clean.clean == noisy.clean
-    assert noisy.recall_paraphrased < noisy.recall == 1
+    assert clean.paraphrased == pytest.approx(clean.clean) and noisy.clean == clean.clean
+    assert noisy.paraphrased < clean.paraphrased - 0.05
+    assert noisy.others_recall < noisy.recall == 1
 
 
 def test_the_mean_of_outcomes() -> None:
@@ -116,7 +117,7 @@ def test_relearning_side_by_side_is_a_plain_loop() -> None:
         tuned, g = copy.deepcopy(model), generator(7)
         adam = torch.optim.Adam(tuned.parameters(), lr=0.01)
         for step in range(4):
-            p = tuned(held[0][i]).softmax(-1)[torch.arange(4), held[1][i]].mean()
+            p = tuned(held[0][i]).softmax(-1)[torch.arange(4), held[1][i]].mean().detach()
             assert float(curve[step, i]) == pytest.approx(float(p), rel=1e-4)
             adam.zero_grad()
             F.cross_entropy(tuned(draw(g)[0][i]), y[i]).backward()

@@ -161,7 +161,8 @@ def probe(a: Tensor, labels: Tensor, ridge: float = 1e-2) -> Callable[[Tensor], 
     centre, wanted = a.mean(0), F.one_hot(labels).to(a)
     offset, a = wanted.mean(0), a - centre
     S = a.mT @ a
-    S = S + ridge * S.diagonal().mean() * torch.eye(len(S), dtype=S.dtype, device=S.device)
+    price = ridge * S.diagonal().mean().clamp(min=1e-12)  # all neurons may be silent
+    S = S + price * torch.eye(len(S), dtype=S.dtype, device=S.device)
     weights = torch.linalg.solve(S, a.mT @ (wanted - offset))
     return lambda b: ((b - centre) @ weights + offset).argmax(-1)
 

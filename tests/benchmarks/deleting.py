@@ -536,9 +536,9 @@ def _work(args: argparse.Namespace) -> None:
         raise ValueError(f"arms are {', '.join(ARMS)}, not {', '.join(unknown)}")
     torch.set_num_threads(1)
     path = args.data.resolve()
-    done = {key(c) for c in load(path) if current(c)}
     for seed in seeds:
         for arm in arms:
+            done = {key(c) for c in load(path) if current(c)}  # others may be at work, too
             if key({"arm": arm, "seed": seed}) in done:
                 continue
             begun = time.process_time()

@@ -13,6 +13,7 @@ from ..decomposition import Decomposition
 from .compare import contributions, dendrogram, dial, sizes
 from .export import describe, model_payload
 from .html import Explorer
+from .switchboard import switchboard
 from .views import adversary, columns, cube, gate, scrubber, snapshot
 
 
@@ -42,4 +43,5 @@ __all__ = [
     "scrubber",
     "sizes",
     "snapshot",
+    "switchboard",
 ]

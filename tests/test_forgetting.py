@@ -124,6 +124,15 @@ def test_relearning_side_by_side_is_a_plain_loop() -> None:
             adam.step()
 
 
+def test_lessons() -> None:
+    """Of the facts asked for, with their answers, and new noise each time."""
+    chosen, g = torch.tensor([[0, 0], [2, 1]]), generator()
+    draw = forgetting.lessons(memory(), chosen, noise=0.1)
+    (x, y), (again, _) = draw(g), draw(g)
+    assert torch.equal(y, chosen) and torch.equal(x.argmax(-1), chosen)
+    assert not torch.equal(x, again) and not torch.equal(x[0, 0], x[0, 1])
+
+
 def test_steps_to_a_goal() -> None:
     """There from the start, at the second step, after a fall too; and never: one more than all."""
     curve = torch.tensor([[0.9, 0.1, 0.1, 0.0], [0.2, 0.5, 0.9, 0.1], [0.0, 0.9, 0.1, 0.2]])

@@ -94,6 +94,15 @@ def mean(outcomes: Sequence[Outcome]) -> Outcome:
 # Coming back
 
 
+def lessons(target: Facts, chosen: Tensor, noise: float) -> Callable[[torch.Generator], Examples]:
+    """Batches for `relearn`: paraphrases of chosen facts (models, n), with new noise each time."""
+
+    def draw(generator: torch.Generator) -> Examples:
+        return paraphrase(target.keys[chosen], noise, generator), target.answers[chosen]
+
+    return draw
+
+
 def relearn(
     models: Sequence[nn.Module],
     draw: Callable[[torch.Generator], Examples],

@@ -292,20 +292,17 @@ def come_back(
     everyone = torch.arange(len(target.keys))
     rest = torch.stack([everyone[everyone != fact] for fact in which])  # (k, n_facts − 1)
 
-    def told(chosen: Tensor, generator: torch.Generator) -> Examples:
-        return facts.paraphrase(target.keys[chosen], plan.noise, generator), target.answers[chosen]
-
-    def own(generator: torch.Generator) -> Examples:
-        return told(which.expand(-1, plan.own_batch), generator)
-
     def others(generator: torch.Generator) -> Examples:
         some = torch.randperm(rest.shape[1], generator=generator)[: plan.others_batch]
-        return told(rest[:, some], generator)
+        return forgetting.lessons(target, rest[:, some], plan.noise)(generator)
 
-    held = told(which.expand(-1, 10), torch.Generator().manual_seed(1))
+    own, held = (
+        forgetting.lessons(target, which.expand(-1, n), plan.noise) for n in (plan.own_batch, 10)
+    )
+    watched = held(torch.Generator().manual_seed(1))
     ways = {"own": (own, plan.own_steps), "others": (others, plan.others_steps)}
     return {
-        kind: forgetting.relearn(list(models.values()), draw, held, steps=steps, lr=plan.lr)
+        kind: forgetting.relearn(list(models.values()), draw, watched, steps=steps, lr=plan.lr)
         for kind, (draw, steps) in ways.items()
     }
 

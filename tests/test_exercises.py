@@ -16,6 +16,7 @@ import answers_ch07
 import answers_ch08
 import answers_ch09
 import answers_ch10
+import answers_ch11
 import answers_ch13
 from spd_mini.exercises import (
     Wrong,
@@ -29,6 +30,7 @@ from spd_mini.exercises import (
     ch08,
     ch09,
     ch10,
+    ch11,
     ch13,
 )
 
@@ -44,6 +46,7 @@ CHAPTERS = [
     (ch08, answers_ch08),
     (ch09, answers_ch09),
     (ch10, answers_ch10),
+    (ch11, answers_ch11),
     (ch13, answers_ch13),
 ]
 RIGHT = [pair for _, answers in CHAPTERS for pair in answers.RIGHT]

@@ -145,7 +145,7 @@ class Says(Plain):
     ("target", "message"),
     [
         (Plain(), r"Plain has no structure\(\) method"),
-        (Says(kind="tree"), "knows the kinds 'chain' and 'residual', not 'tree'"),
+        (Says(kind="tree"), "this explorer knows the kinds 'chain' and 'residual', not 'tree'"),
         (
             Says(kind="residual", layers=[["layer", "layer"]]),
             "must name the target's embedding.*got None",

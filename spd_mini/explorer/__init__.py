@@ -14,6 +14,7 @@ from .compare import contributions, dendrogram, dial, sizes
 from .coverage import coverage
 from .export import describe, model_payload
 from .html import Explorer
+from .switchboard import switchboard
 from .views import adversary, columns, cube, gate, scrubber, snapshot
 
 
@@ -44,4 +45,5 @@ __all__ = [
     "scrubber",
     "sizes",
     "snapshot",
+    "switchboard",
 ]

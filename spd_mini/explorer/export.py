@@ -24,14 +24,19 @@ PROBE = 0.75
 ALIVE = 0.1
 """A subcomponent is live when its importance exceeds this on some one-hot probe."""
 
+KINDS = ("chain", "residual")
+"""The kinds of targets whose inputs are features, one slider each. A third is "pathways": pairs of
+layers with a ReLU between, side by side, which add up (see switchboard.py)."""
+
 Payload = dict[str, Any]
 
 
-def structure_of(target: nn.Module) -> dict[str, Any]:
+def structure_of(target: nn.Module, kinds: Sequence[str] = KINDS) -> dict[str, Any]:
     """The target's own description of its computation, completed: "layers" is the flat list of
     names, "features" the number of inputs, "embed" the embedding of a residual model.
 
-    Raises ValueError for a target that does not give one, or gives one this explorer cannot draw.
+    Raises ValueError for a target that does not give one, gives another kind than those asked for,
+    or one that cannot be drawn.
     """
     describe = getattr(target, "structure", None)
     if not callable(describe):
@@ -42,10 +47,9 @@ def structure_of(target: nn.Module) -> dict[str, Any]:
             'W_in, name of W_out), …], "embed": name of W_E (n_features, d_resid), "input": …}'
         )
     structure: dict[str, Any] = {"activation": "none", "input": (0.0, 1.0), **describe()}
-    if structure.get("kind") not in ("chain", "residual"):
-        raise ValueError(
-            f"the explorer knows the kinds 'chain' and 'residual', not {structure.get('kind')!r}"
-        )
+    if structure.get("kind") not in kinds:
+        known = f"kind{'s' * (len(kinds) > 1)} {' and '.join(map(repr, kinds))}"
+        raise ValueError(f"this explorer knows the {known}, not {structure.get('kind')!r}")
     if structure["activation"] not in ("relu", "none"):
         raise ValueError(
             f"the explorer knows activations 'relu' and 'none', not {structure['activation']!r}"
@@ -55,11 +59,10 @@ def structure_of(target: nn.Module) -> dict[str, Any]:
         raise ValueError(
             f"structure()['input'] must be (low, high) with low < high, got {low, high}"
         )
-    residual = structure["kind"] == "residual"
-    if residual:
+    if structure["kind"] != "chain":
         structure["layers"] = [name for pair in structure["layers"] for name in pair]
     linears = [linear(target, name) for name in structure["layers"]]
-    if not residual:
+    if structure["kind"] != "residual":
         return structure | {"features": linears[0].in_features, "embed": None}
     embed = getattr(target, structure.get("embed", ""), None)
     if not isinstance(embed, Tensor) or embed.dim() != 2:
@@ -102,9 +105,9 @@ def checked_input(x: Tensor | Sequence[float] | None, structure: dict[str, Any])
     return value
 
 
-def layer_order(d: Decomposition) -> tuple[dict[str, Any], list[str]]:
+def layer_order(d: Decomposition, kinds: Sequence[str] = KINDS) -> tuple[dict[str, Any], list[str]]:
     """Structure and layer names. Raises ValueError unless every layer of it is decomposed."""
-    structure = structure_of(d.target)
+    structure = structure_of(d.target, kinds)
     if missing := [n for n in structure["layers"] if n not in d.names]:
         raise ValueError(f"layers {missing} are not decomposed; explore needs all of them")
     return structure, structure["layers"]

@@ -106,6 +106,7 @@ export function readGate({ d_gate, w_in, b_in, w_out, b_out }, C) {
 //   its own rows with [U | W]. Exact, and nothing as long as the stream travels. The last such
 //   reader gives the output: `out`.
 // Where not all subcomponents are shown (`payload.rest`) the others stay on: W + U diag(m − 1) V.
+// Pathways side by side: their last layers, `ends`, add up to the output.
 function readLayer(raw, l, earlier, widths, n) {
   const { d_out, d_in, C } = raw;
   const from = raw.from ?? [l - 1];
@@ -129,7 +130,8 @@ export function build(payload) {
   const [layers, widths] = [[], []];
   const n = payload.out?.n ?? payload.layers[0].d_in;
   payload.layers.forEach((raw, l) => layers.push(readLayer(raw, l, layers, widths, n)));
-  const model = { layers, widths, rest: Boolean(payload.rest), act: activations[payload.activation] };
+  const ends = payload.ends ?? [layers.length - 1];
+  const model = { layers, widths, ends, rest: Boolean(payload.rest), act: activations[payload.activation] };
   if (payload.out) {
     const { from, embed, V } = payload.out;
     model.out = { n, from, V: [symmetric(decode(embed, (n * (n + 1)) / 2), n), ...V.map((text, k) => decode(text, n * widths[from[k + 1]]))] };
@@ -170,7 +172,8 @@ function pass(model, x, masks) {
     pre.push(z);
     values.push(layer.relu ? z.map(activations.relu) : z);
   });
-  const z = model.out ? sum(model.out.V, inputsOf(model.out.from), x.length) : pre.at(-1);
+  const ending = () => model.ends.map((l) => pre[l]).reduce((a, b) => a.map((v, i) => v + b[i]));
+  const z = model.out ? sum(model.out.V, inputsOf(model.out.from), x.length) : ending();
   return { acts, h, pre, z, output: z.map(model.act) };
 }
 
@@ -184,6 +187,29 @@ export function target(model, x, table = null) {
 }
 
 export const masked = (model, x, masks) => pass(model, Float64Array.from(x), masks);
+
+// What factors m of its pieces add to the weight of a layer with one source: U diag(m − 1) V (d_out,
+// d_in); null where every factor is 1.
+export function change({ U, V: [V], C, d_in, d_out }, m) {
+  const moved = Array.from(m.keys()).filter((c) => m[c] !== 1);
+  if (!moved.length) return null;
+  const delta = new Float64Array(d_out * d_in);
+  for (const c of moved)
+    for (let i = 0, k = 0; i < d_out; i++) {
+      const u = (m[c] - 1) * U[i * C + c];
+      for (let j = c * d_in; j < (c + 1) * d_in; j++, k++) delta[k] += u * V[j];
+    }
+  return delta;
+}
+
+// The same change in the weights for good: a plain model, without pieces or masks.
+export function edited(model, masks) {
+  const layers = model.layers.map((layer, l) => {
+    const delta = change(layer, masks[l]);
+    return { ...layer, C: 0, W: delta ? [layer.W[0].map((w, k) => w + delta[k])] : layer.W };
+  });
+  return { ...model, layers };
+}
 
 export function difference(a, b) {
   let max = 0;

@@ -71,7 +71,7 @@ def digits_for(arrays: list[Tensor], fine: list[Tensor]) -> float:
     scaled += [a.double().numpy().ravel() * 2.0**EXTRA_DIGITS for a in fine]
     for digits in DIGITS:
         whole = [np.rint(np.abs(values) * 2.0**digits) for values in scaled]
-        counts = [w.astype(np.int64) for w in whole if w.max() < LARGEST]
+        counts = [w.astype(np.int64) for w in whole if w.max(initial=0) < LARGEST]
         if len(counts) < len(whole):
             continue
         if sum(int(code_lengths(w, best_low(w)).sum()) for w in counts) <= 8 * BUDGET:

@@ -5,7 +5,7 @@ import { activations, applyTransposed, difference, masked, ones, strength } from
 // pass `now` made with them: the chain rule by hand. One array a layer, empty before `first`.
 function slopes(model, now, masks, o, first) {
   const back = model.widths.map((width) => new Float64Array(width)); // d z_o / d value of each layer
-  if (!model.out) back.at(-1)[o] = 1;
+  if (!model.out) model.ends.forEach((l) => (back[l][o] = 1));
   else model.out.V.forEach((A, k) => {
     const cols = A.length / now.z.length;
     if (k) back[model.out.from[k]].set(A.subarray(o * cols, (o + 1) * cols));

@@ -91,6 +91,16 @@ class Facts(nn.Module):
     def tied(self) -> dict[str, str]:
         return {}
 
+    def structure(self) -> dict[str, Any]:
+        """The computation as the explorer draws it: pathways that add up, and what they are asked."""
+        return {
+            "kind": "pathways",
+            "layers": [(f"paths.{i}.W_in", f"paths.{i}.W_out") for i in range(len(self.paths))],
+            "keys": "keys",
+            "answers": "answers",
+            "groups": "subjects",
+        }
+
     def truth(self) -> Truth:
         """The clean keys as probes, and no patterns: see the module."""
         return Truth(probes=self.keys, patterns={}, max_faithfulness=0.05)

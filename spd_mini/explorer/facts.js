@@ -1,0 +1,81 @@
+// A model of facts asked about all of them at once, by their keys and by paraphrases of those: no DOM.
+import { generator } from "./model.js";
+
+export const DRAWS = 10;
+
+// Directions in which the keys are disturbed, the same for every fact: (DRAWS, width), Gaussian, of
+// length 1 in the root mean square.
+export function noises(width, seed) {
+  const random = generator(seed);
+  const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+  return Float64Array.from({ length: DRAWS * width }, () => normal() / Math.sqrt(width));
+}
+
+// The rows of A (n, width) times a layer's W, transposed: (n, d_out).
+function products(A, { W: [W], d_in, d_out }) {
+  const out = new Float64Array((A.length / d_in) * d_out);
+  for (let r = 0, o = 0; r < A.length; r += d_in)
+    for (let i = 0; i < d_out; i++, o++) {
+      let sum = 0;
+      for (let j = 0, k = i * d_in; j < d_in; j++, k++) sum += W[k] * A[r + j];
+      out[o] = sum;
+    }
+  return out;
+}
+
+// What the first layers of a plain model read from keys and noises. A paraphrase is a sum, key +
+// noise, and so is what is read from it: the strength of the noise can move without this.
+export const reading = (model, keys, noise) =>
+  model.layers.map((layer) => (layer.from[0] < 0 ? { keys: products(keys, layer), noise: products(noise, layer) } : null));
+
+// Per fact: p, the mean probability of its answer over its paraphrases (without noise: its clean key),
+// and says, the answer with the highest mean.
+export function recall(model, read, answers, strength) {
+  const n = answers.length;
+  const draws = strength ? DRAWS : 1;
+  const first = model.ends.map((l) => l - 1);
+  const writes = model.ends.map((l) => model.layers[l]);
+  const m = writes[0].d_out;
+  // rows of W_out by neuron: most neurons are off, and are left out
+  const columns = writes.map(({ W: [W], d_in, d_out }) => Float64Array.from({ length: W.length }, (_, k) => W[(k % d_out) * d_in + Math.floor(k / d_out)]));
+  const mean = new Float64Array(n * m);
+  const logits = new Float64Array(m);
+  for (let f = 0; f < n; f++)
+    for (let d = 0; d < draws; d++) {
+      logits.fill(0);
+      first.forEach((l, k) => {
+        const { bias, d_out: width } = model.layers[l];
+        const { keys, noise } = read[l];
+        for (let i = 0; i < width; i++) {
+          const a = keys[f * width + i] + strength * noise[d * width + i] + (bias ? bias[i] : 0);
+          if (a > 0) for (let o = 0, at = i * m; o < m; o++, at++) logits[o] += a * columns[k][at];
+        }
+        const shift = writes[k].bias;
+        if (shift) for (let o = 0; o < m; o++) logits[o] += shift[o];
+      });
+      const high = Math.max(...logits);
+      let sum = 0;
+      for (let o = 0; o < m; o++) sum += logits[o] = Math.exp(logits[o] - high);
+      for (let o = 0; o < m; o++) mean[f * m + o] += logits[o] / (sum * draws);
+    }
+  const says = Array.from(answers, (_, f) => mean.subarray(f * m, (f + 1) * m).reduce((best, v, o, row) => (v > row[best] ? o : best), 0));
+  return { p: Float64Array.from(answers, (a, f) => mean[f * m + a]), says };
+}
+
+export const norm = (A) => Math.sqrt(A.reduce((sum, v) => sum + v * v, 0));
+
+// The rank of A (rows, cols): how many directions its rows have, the longest that is left first.
+export function rank(A, cols) {
+  const left = Array.from({ length: A.length / cols }, (_, i) => A.slice(i * cols, (i + 1) * cols));
+  const enough = 1e-9 * norm(A);
+  for (let found = 0; ; found++) {
+    const lengths = left.map(norm);
+    const best = lengths.indexOf(Math.max(...lengths));
+    if (!(lengths[best] > enough)) return found;
+    const q = left[best].map((v) => v / lengths[best]);
+    for (const row of left) {
+      const along = row.reduce((sum, v, j) => sum + v * q[j], 0);
+      for (let j = 0; j < cols; j++) row[j] -= along * q[j];
+    }
+  }
+}

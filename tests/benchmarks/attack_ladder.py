@@ -1,5 +1,8 @@
 """How far ever stronger adversaries move the outputs of one decomposition: one line of JSON.
 
+With --data FILE the line also goes there, among those of other experiments and seeds; the ledger's
+page of sweeps shows book/attacks.json.
+
     python tests/benchmarks/attack_ladder.py EXPERIMENT --seed 1000       # trained anew
     python tests/benchmarks/attack_ladder.py EXPERIMENT --file FILE       # a saved one
 
@@ -21,6 +24,10 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import cells, ledger_data
 
 import spd_mini as spd
 from spd_mini import masks
@@ -68,6 +75,11 @@ def matrices(preset: AnyPreset) -> int:
     return 2 + preset.identity if isinstance(preset, tms.Preset) else 2 * preset.n_layers
 
 
+def key(line: cells.Cell) -> tuple[Any, ...]:
+    """What makes two lines the same, and their order."""
+    return list(PUBLISHED).index(line["experiment"]), line["seed"], line["probes"]
+
+
 def measure(preset: AnyPreset, seed: int, file: Path | None, probes: int | None) -> dict[str, Any]:
     """The whole line. Raises ValueError for a file that holds another experiment's model."""
     started = time.process_time()
@@ -99,6 +111,7 @@ def measure(preset: AnyPreset, seed: int, file: Path | None, probes: int | None)
         "warnings": sorted({w.kind for w in seen.warnings}),
         "train_seconds": round(made - started, 1),
         "attack_seconds": round(time.process_time() - made, 1),
+        **ledger_data.environment("cpu"),
     }
 
 
@@ -111,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source.add_argument("--file", type=Path, help="a saved decomposition instead")
     parser.add_argument("--probes", type=int, help="use the first so many; default: all")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data", type=Path, help="a file of lines, into which this one goes")
     args = parser.parse_args(argv)
     try:
         if args.threads < 1 or (args.probes is not None and args.probes < 1):
@@ -121,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     print(json.dumps(line, allow_nan=False))
+    if args.data:
+        cells.update(args.data.resolve(), [line], key)
     return 0
 
 

@@ -6,7 +6,7 @@ One line a cell and one line a run, so that differences can be read; written ato
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,27 @@ def load(path: Path) -> list[Cell]:
     return cells
 
 
-def dump(cells: Sequence[Cell]) -> str:
-    """The file's text: one line a cell and one line a run."""
+def dump(cells: Sequence[Cell], part: str = "runs") -> str:
+    """The file's text: one line a cell, and one line for each entry of its `part`, if it has it."""
     lines = []
     for cell in cells:
-        head = json.dumps({k: v for k, v in cell.items() if k != "runs"}, ensure_ascii=False)
-        runs = ",\n    ".join(json.dumps(run) for run in cell["runs"])
-        lines.append(f'{head[:-1]}, "runs": [\n    {runs}]}}')
+        head = json.dumps({k: v for k, v in cell.items() if k != part}, ensure_ascii=False)
+        if isinstance(entries := cell.get(part), Mapping):
+            rows, ends = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in entries.items()], "{}"
+        else:
+            rows, ends = [json.dumps(entry) for entry in entries or []], "[]"
+        body = f', "{part}": {ends[0]}\n    ' + ",\n    ".join(rows) + ends[1]
+        lines.append(head[:-1] + (body if part in cell else "") + "}")
     return '{"cells": [\n  ' + ",\n  ".join(lines) + "\n]}\n"
 
 
-def update(path: Path, new: Iterable[Cell], key: Callable[[Cell], tuple[Any, ...]]) -> None:
+def update(
+    path: Path, new: Iterable[Cell], key: Callable[[Cell], tuple[Any, ...]], part: str = "runs"
+) -> None:
     """Take cells into the file, atomically and safe against other processes doing the same.
 
-    key: what makes two cells the same (the new one is kept), and their order.
+    key: what makes two cells the same (the new one is kept), and their order. part: see `dump`.
     """
     with ledger_data.locked(path.parent):
         cells = {key(c): c for c in [*load(path), *new]}
-        ledger_data.write(path, dump([cells[k] for k in sorted(cells)]))
+        ledger_data.write(path, dump([cells[k] for k in sorted(cells)], part))

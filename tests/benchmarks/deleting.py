@@ -37,6 +37,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import ledger_data
+from benchmarks.cells import FACTS, Cell, load, say, update
 from benchmarks.ledger_data import FIRST_SEED, ROOT
 
 import spd_mini as spd
@@ -49,7 +50,6 @@ from spd_mini.targets.facts import Facts
 
 DATA = ROOT / "book" / "deleting.json"
 ARMS = {p.name: p for p in (facts.FACTS, facts.FACTS_SUPERPOSED, facts.FACTS_REDUNDANT)}
-Cell = dict[str, Any]
 Setting = dict[str, Any]
 
 
@@ -423,7 +423,6 @@ def fingerprint(arm: str, plan: Plan) -> str:
 
 # The file
 
-FACTS = {"cpu", "cores", "gpu", "torch", "python", "date", "commit"}
 CELL_KEYS = FACTS | {
     "arm", "seed", "threads", "setting", "target_seconds", "decompose_seconds", "decompose_inputs",
     "pieces", "agreement", "together", "methods",
@@ -435,36 +434,9 @@ MEASURES = {f.name for f in dataclasses.fields(forgetting.Outcome)} | {
 PRICES = {"setting", "validation", "tuning_seconds", "edit_seconds"}
 
 
-def load(path: Path) -> list[Cell]:
-    """The cells of a file; none if it is not there."""
-    cells: list[Cell] = (
-        json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
-    )
-    return cells
-
-
-def dump(cells: Sequence[Cell]) -> str:
-    """The file's text: one line a cell and one line a method."""
-    lines = []
-    for cell in cells:
-        head = json.dumps({k: v for k, v in cell.items() if k != "methods"}, ensure_ascii=False)
-        rows = ",\n    ".join(
-            f"{json.dumps(n)}: {json.dumps(r)}" for n, r in cell["methods"].items()
-        )
-        lines.append(f'{head[:-1]}, "methods": {{\n    {rows}}}}}')
-    return '{"cells": [\n  ' + ",\n  ".join(lines) + "\n]}\n"
-
-
 def key(cell: Mapping[str, Any]) -> tuple[int, int]:
     """What makes two cells the same, and their order."""
     return list(ARMS).index(cell["arm"]), cell["seed"]
-
-
-def update(path: Path, new: Iterable[Cell]) -> None:
-    """Take cells into the file, atomically and safe against other processes doing the same."""
-    with ledger_data.locked(path.parent):
-        cells = {key(c): c for c in [*load(path), *new]}
-        ledger_data.write(path, dump([cells[k] for k in sorted(cells)]))
 
 
 def current(cell: Cell) -> bool:
@@ -520,7 +492,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _work(args)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        say(f"error: {error}")
         return 2
     return 0
 
@@ -540,11 +512,11 @@ def _work(args: argparse.Namespace) -> None:
                 continue
             begun = time.process_time()
             cell = run_cell(arm, seed, args.keep, PLAN)
-            update(path, [cell])
+            update(path, [cell], key, part="methods")
             spd_row, seconds = cell["methods"]["spd"], time.process_time() - begun
-            sys.stderr.write(
+            say(
                 f"{arm} {seed}: of a fact {spd_row['paraphrased']:.3f} left, of the others "
-                f"{spd_row['others']:.3f}; {seconds:.0f} CPU s\n"
+                f"{spd_row['others']:.3f}; {seconds:.0f} CPU s"
             )
 
 

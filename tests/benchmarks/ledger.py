@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import ledger_data, ledger_page
+from benchmarks import ledger_data, ledger_page, sweeps_page
 from benchmarks.ledger_data import DATA, FIRST_SEED, PLAN, PRESETS, Data
 
 from spd_mini.__main__ import main as command_line
@@ -159,7 +159,7 @@ def _work(args: argparse.Namespace) -> int:
         unmade = f"{failed} of {len(todo)} runs ended without a result"
     data = ledger_data.load(path)
     ledger_data.check(data)
-    for file in ledger_page.write(data, path.parent):
+    for file in [*ledger_page.write(data, path.parent), sweeps_page.write(path.parent)]:
         say(f"wrote {file.name}")
     if failed:
         say(unmade)

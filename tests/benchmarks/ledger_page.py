@@ -488,7 +488,8 @@ A chapter shows one run, with its seed named. This appendix counts: {total} runs
 initialisation, with seeds from {first} on that had no part in choosing the settings, and a target
 model trained anew for each seed. Verdicts are on the final state of runs of fixed length. No number
 on this page was typed; `make ledger` measures them into {{download}}`ledger.json` and writes the
-page from that file.
+page from that file. Where a chapter varies settings, attacks or methods instead of seeds, its runs
+are among the [sweeps](appendix_sweeps.md).
 
 *{{term}}`Recovered <recovered>`* is a strict verdict. Where each feature should have a subcomponent
 of its own, its causal importance must be at least 0.9 on that feature's probe and at most 0.1 on

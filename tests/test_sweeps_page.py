@@ -1,0 +1,76 @@
+"""The page of sweeps: what it says of rows by hand, and that the book's is of its data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks import cells, sweeps_page
+from benchmarks.ledger_data import ROOT
+
+
+def run(strict: bool, pattern: bool, separated: bool, ml2r: float = 1.0) -> dict[str, Any]:
+    return {"strict": strict, "pattern": pattern, "separated": separated, "ml2r": ml2r}
+
+
+def test_a_grid_by_hand() -> None:
+    """One row, two places; verdicts are counted apart, ML2R of the right patterns only."""
+    about = {"experiment": "tms-5-2", "method": "spd", "steps": 1500, "seconds_a_run": 2.0}
+    left = about | {"octaves": [-1.0, 0.0], "runs": [run(False, True, True, 0.8)] * 2}
+    right = about | {"octaves": [0.0, 0.0], "runs": [run(True, True, True), run(0, 0, 0, 9.0)]}
+    text = sweeps_page.rematch([left, right])
+    assert "recovered 1, right pattern 3, separable 3 of 4 runs" in text
+    assert "0.867 ± 0.115" in text  # 0.8, 0.8, 1
+    assert (
+        text.splitlines()[-1].replace("\N{NO-BREAK SPACE}", " ") == "| 1 | 0 / 2 / 2 | 1 / 1 / 1 |"
+    )
+
+
+def test_deleting_by_hand() -> None:
+    row = dict.fromkeys(sweeps_page.MEASURES, 0.5)
+    rows = [
+        {"arm": "facts", "decompose_seconds": 10.0, "methods": {"spd": row}},
+        {"arm": "facts", "decompose_seconds": 12.0, "methods": {"spd": row | {"probe": 0.7}}},
+    ]
+    text = sweeps_page.deleting(rows).replace("\N{NO-BREAK SPACE}", " ")
+    assert "`facts`, 2 targets; a decomposition takes 11.0 ± 1.4 CPU seconds." in text
+    assert text.splitlines()[-1].endswith("| 0.5 ± 0.0 | 0.500 ± 0.000 | 0.600 ± 0.141 |")
+
+
+def test_coverage_and_merges_by_hand() -> None:
+    errors = {"random": 0.01, "important": 0.02}
+    rows = [
+        {
+            "arm": "plain",
+            "price": 1e-3,
+            "runs": [{"coverage": [[1.0, 0.05], [0.5, 0.0]], **errors}],
+        },
+        {"arm": "apart", "price": 1e-3, "runs": [{"merged": {"line": 2, "pair": 1}, **errors}]},
+    ]
+    text = sweeps_page.coverage(rows).replace("\N{NO-BREAK SPACE}", " ")
+    assert "| plain | 1.0e-03 | 2 of 4 skipped | 1.00 | 2.00 |" in text
+    assert "| apart | 1.0e-03 | 3 merged | 1.00 | 2.00 |" in text
+
+
+def test_what_is_not_there_is_not_measured() -> None:
+    text = sweeps_page.render({part: [] for part in sweeps_page.FILES})
+    assert text.count(sweeps_page.NONE) == len(sweeps_page.FILES)
+
+
+def test_the_page_in_the_book_is_of_its_data() -> None:
+    book = ROOT / "book"
+    rendered = sweeps_page.render(sweeps_page.load(book))
+    assert (book / sweeps_page.PAGE).read_text(encoding="utf-8") == rendered, "run make ledger"
+
+
+@pytest.mark.parametrize("part", ["runs", "methods"])
+def test_files_of_cells_read_as_written(part: str, tmp_path: Path) -> None:
+    """With entries in a list, in a table, or none; the same place is written once."""
+    rows: list[Any] = [{"at": 1, part: [{"x": 1}, {"x": 2}]}, {"at": 0, part: {"a": {"x": 3}}}]
+    rows += [{"at": 2, "note": "ψ"}, {"at": 3, part: []}]
+    path = tmp_path / "cells.json"
+    cells.update(path, rows, lambda c: (c["at"],), part)
+    cells.update(path, [rows[0]], lambda c: (c["at"],), part)
+    assert cells.load(path) == sorted(rows, key=lambda c: c["at"])
+    assert json.loads(path.read_text(encoding="utf-8"))["cells"] == cells.load(path)
+    assert cells.load(tmp_path / "none.json") == []

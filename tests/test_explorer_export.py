@@ -35,6 +35,7 @@ from spd_mini import explorer
 from spd_mini.explorer import export, packing
 from spd_mini.explorer import residual as folding
 from spd_mini.explorer.html import Explorer, lean, module
+from spd_mini.explorer.switchboard import basis, noises
 from spd_mini.targets.facts import Facts
 
 TIES = {"decoder": "encoder"}
@@ -367,7 +368,9 @@ def test_a_switchboard_carries_weights_and_the_pieces_that_matter() -> None:
     payload = explorer.switchboard(d, fact=2).payload
     target = d.target
     assert isinstance(target, Facts)
-    near(payload["keys"], target.keys.double())
+    Q = basis(target.keys, noises(24))
+    near(payload["keys"], target.keys.double() @ Q)
+    near(payload["noise"], noises(24).double() @ Q)
     g = d.causal_importance(target.keys)
     assert payload["ends"] == [1, 3]
     assert (payload["fact"], payload["model"]) == (2, "Facts")
@@ -378,9 +381,12 @@ def test_a_switchboard_carries_weights_and_the_pieces_that_matter() -> None:
         assert (layer["name"], layer["ids"], layer["all"]) == (name, ids, 14)
         assert layer["label"] == f"{name[8:]} of path {name[6]}"
         assert (layer["from"], layer["relu"]) == ([i - 1] if i % 2 else [-1], i % 2 == 0)
-        near(layer["W"], d.weight[name].detach().double())
+        W, V = d.weight[name].detach().double(), d.V[name][ids].double()
+        assert layer["size"] == pytest.approx(float(W.norm()))
+        near(layer["gram"], (V @ V.mT)[*torch.triu_indices(len(ids), len(ids))])
+        near(layer["W"], W if i % 2 else W @ Q)
         near(layer["U"], d.U[name][:, ids].double())
-        near(layer["V"], d.V[name][ids].double())
+        near(layer["V"], V if i % 2 else V @ Q)
         near(layer["g"], g[name][:, ids].double())
 
 

@@ -61,7 +61,7 @@ export function split(A, rows, cols) {
 }
 
 // A symmetric matrix from its rows' parts right of the diagonal and on it.
-function symmetric(upper, n) {
+export function symmetric(upper, n) {
   const out = new Float64Array(n * n);
   for (let i = 0, k = 0; i < n; i++) for (let j = i; j < n; j++, k++) out[i * n + j] = out[j * n + i] = upper[k];
   return out;

@@ -25,6 +25,7 @@ from spd_mini import edit, explorer
 from spd_mini.explorer import residual as folding
 from spd_mini.explorer.export import structure_of
 from spd_mini.explorer.html import source
+from spd_mini.explorer.switchboard import basis, noises
 from spd_mini.targets.facts import Facts
 from spd_mini.targets.resid_mlp import RESID_MLP_2
 
@@ -158,11 +159,23 @@ def test_residual_mlp_of_the_books_size_equals_pytorch(open_page: OpenPage) -> N
             close(answer["g"][i], g[name][0])
 
 
+def span(d: spd.Decomposition) -> torch.Tensor:
+    """The basis in which inputs travel: orthonormal, and all keys and their noise lie in it."""
+    assert isinstance(d.target, Facts)
+    keys, noise = d.target.keys, noises(d.target.keys.shape[1])
+    Q = basis(keys, noise)
+    torch.testing.assert_close(Q.mT @ Q, torch.eye(Q.shape[1], dtype=Q.dtype))
+    both = torch.cat([keys, noise]).double()
+    torch.testing.assert_close(both @ Q @ Q.mT, both)
+    return Q
+
+
 def asked(d: spd.Decomposition, page: Page, ids: list[list[int]], seed: int) -> None:
     """One random input and random factors, of which some are 0 and 1: the page against `edit`."""
     generator = torch.Generator().manual_seed(seed)
-    width = d.weight[d.names[0]].shape[1]
-    x = torch.randn(width, generator=generator) / width**0.5
+    Q = span(d)
+    z = torch.randn(Q.shape[1], generator=generator) / Q.shape[1] ** 0.5
+    x = (Q @ z.double()).float()
     factors = []
     for own in ids:
         drawn = 3 * torch.rand(len(own), generator=generator) - 1
@@ -173,7 +186,7 @@ def asked(d: spd.Decomposition, page: Page, ids: list[list[int]], seed: int) -> 
         for name, own, values in zip(d.names, ids, factors, strict=True)
         for c, f in zip(own, values, strict=True)
     }
-    entry = {"x": x.tolist(), "masks": [values.tolist() for values in factors]}
+    entry = {"x": z.tolist(), "masks": [values.tolist() for values in factors]}
     [answer] = page.evaluate(FORWARD, [0, [entry]])
     want = edit.apply(d, edit.Edit(factors=asks))(x)
     assert float((want - d.target(x)).detach().abs().max()) > 0.01, "the factors change nothing"
@@ -211,8 +224,8 @@ def test_facts_of_the_books_size_equal_pytorch(
 ASKED = """([factor, noise]) => {
   const { state, asked } = document.querySelector(".spd-explorer").spdExplorer;
   Object.assign(state, { factor, noise });
-  const { before, after, noise: directions } = asked();
-  return [before.p, after.p, directions].map((v) => Array.from(v)).concat([after.says]);
+  const { before, after, extents } = asked();
+  return [Array.from(before.p), Array.from(after.p), after.says, extents];
 }"""
 
 
@@ -224,42 +237,20 @@ def test_probabilities_equal_pytorch(n_paths: int, noise: float, open_page: Open
     assert isinstance(facts, Facts)
     shown = explorer.switchboard(d, fact=2, threshold=0.3)
     page = open_page(html=shown._repr_html_())
-    before, after, directions, says = page.evaluate(ASKED, [-0.4, noise])
+    before, after, says, extents = page.evaluate(ASKED, [-0.4, noise])
     g = d.causal_importance(facts.keys)
     parts = {n: (g[n][2] > 0.3).nonzero()[:, 0].tolist() for n in d.names}
     assert any(parts.values())
-    eps = torch.tensor(directions).reshape(-1, 9)
-    assert float(eps.square().sum(1).mean()) == pytest.approx(1, abs=0.5)
-    x = facts.keys + noise * eps[:, None]
+    x = facts.keys + noise * noises(9)[:, None]
     for page_says, model in ((before, facts), (after, edit.scale(d, parts, -0.4))):
         mean = model(x).softmax(-1).mean(0)
         close(page_says, mean[torch.arange(7), facts.answers])
     assert says == mean.argmax(-1).tolist()
-
-
-RANKS = """async ([text, cases]) => {
-  const [, body] = text.split(/^import .*$/m);
-  const { rank, norm } = await import("data:text/javascript," + encodeURIComponent(body));
-  const of = (A, cols) => [rank(A, cols), norm(A)];
-  return cases.map(([rows, cols]) => of(Float64Array.from(rows.flat()), cols));
-}"""
-
-
-def test_rank_and_norm_equal_pytorch(open_page: OpenPage) -> None:
-    generator = torch.Generator().manual_seed(0)
-    cases = []
-    for rows, cols, k in ((5, 7, 3), (7, 5, 5), (6, 6, 1), (3, 4, 0)):
-        u, v = (
-            torch.randn(*shape, generator=generator).double() for shape in ((rows, k), (k, cols))
-        )
-        cases.append((u @ v, k))
-    page = open_page(html="<p>module under test</p>")
-    sent = [[A.tolist(), A.shape[1]] for A, _ in cases]
-    for (A, k), (rank, norm) in zip(
-        cases, page.evaluate(RANKS, [source("facts.js"), sent]), strict=True
-    ):
-        assert rank == k == int(torch.linalg.matrix_rank(A))
-        assert norm == pytest.approx(float(A.norm()))
+    deltas = edit.change(d, edit.scaling(parts, -0.4))
+    for name, extent in zip(d.names, extents, strict=True):
+        delta = deltas.get(name, torch.zeros(1, 1))
+        assert extent["rank"] == int(torch.linalg.matrix_rank(delta))
+        assert extent["norm"] == pytest.approx(float(delta.norm()), rel=1e-4, abs=1e-9)
 
 
 def close(page_says: list[float], torch_says: torch.Tensor) -> None:

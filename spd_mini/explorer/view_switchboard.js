@@ -75,13 +75,10 @@ export function view({ root, payload, redraw }) {
 
   // --- what follows from it ------------------------------------------------------------------
   const untouched = reading(model, keys, noise);
-  const known = new Map(); // what the model as trained says, by the strength of the noise
-  let done = {};
+  let [before, done] = [{}, {}]; // the model as trained, and as edited: kept while nothing changes them
   function compute() {
     const { noise: strength } = state;
-    if (!known.has(strength)) known.clear();
-    if (!known.has(strength)) known.set(strength, recall(model, untouched, answers, strength));
-    const before = known.get(strength);
+    if (before.strength !== strength) before = { strength, ...recall(model, untouched, answers, strength) };
     const name = [...state.off].map((one) => one.key).sort().join() + state.factor;
     if (done.name !== name) {
       const masks = M.ones(model);

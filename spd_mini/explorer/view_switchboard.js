@@ -118,6 +118,7 @@ export function view({ root, payload, redraw }) {
   });
   const board = [...new Set(groups)].map((group) =>
     el("div", { role: "group", "aria-label": `subject ${group}` }, el("small", {}, `subject ${group}`), el("div", { class: "spd-cells" }, ...cells.filter((_, f) => groups[f] === group).map((cell) => cell.node))));
+  root.style.setProperty("--per", Math.min(4, Math.max(...groups.map((group) => groups.filter((g) => g === group).length))));
   const hand = el("p", { class: "spd-hand" });
 
   // --- the pieces -----------------------------------------------------------------------------
@@ -196,11 +197,13 @@ export function view({ root, payload, redraw }) {
     const says = now.after.says[f];
     write(hand, `Fact ${f} of subject ${groups[f]}: its answer, ${answers[f]}, had probability ${three(now.before.p[f])} and has ${three(now.after.p[f])}.${says === answers[f] ? "" : ` The model now prefers answer ${says}.`}`);
     const one = pieces.find(({ key }) => key === lit);
-    const list = (items, g) => items.map((item) => `${item.id ?? item} (g ${fixed(g(item))})`).join(", ") || "none";
     if (one) {
       const serves = facts.filter((f) => importance(one, f) > threshold);
-      write(told, `Piece ${one.id} of ${layers[one.l].label} matters on the keys of ${serves.length > 1 ? "facts" : "fact"} ${list(serves, (f) => importance(one, f))}. ${state.off.has(one) ? `Its factor is ${fixed(state.factor)}.` : "It is untouched."}`);
-    } else write(told, `What matters on the key of fact ${f}: ${layers.map((layer, l) => `${layer.label} ${list(pieces.filter((p) => p.l === l && importance(p, f) > threshold), (p) => importance(p, f))}`).join("; ")}.`);
+      write(told, `Piece ${one.id} of ${layers[one.l].label} matters on the ${serves.length > 1 ? "keys of facts" : "key of fact"} ${serves.map((f) => `${f} (g ${fixed(importance(one, f))}, probability now ${three(now.after.p[f])})`).join(", ")}. ${state.off.has(one) ? `Its factor is ${fixed(state.factor)}.` : "It is untouched."}`);
+    } else {
+      const ofLayer = (l) => pieces.filter((p) => p.l === l && importance(p, f) > threshold).map((p) => `${p.id} (g ${fixed(importance(p, f))})`);
+      write(told, `What matters on the key of fact ${f}: ${layers.map((layer, l) => `${layer.label}: ${ofLayer(l).join(", ") || "none"}`).join("; ")}.`);
+    }
     // a piece lights the facts it serves, a fact its pieces
     cells.forEach(({ node }, f) => node.classList.toggle("is-with", Boolean(one) && importance(one, f) > threshold));
     for (const [piece, { node }] of switches) node.classList.toggle("is-with", lit?.[0] === "f" && importance(piece, f) > threshold);

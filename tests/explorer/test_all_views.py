@@ -668,12 +668,13 @@ def test_switchboard_points_from_facts_to_pieces_and_back(open_page: OpenPage) -
         "Fact 5 of subject 1: its answer, 5, had probability 0.973 and has 0.973."
     )
     assert hands.last.inner_text() == (
-        "What matters on the key of fact 5: W_in 5 (g 1.00); W_out 5 (g 1.00)."
+        "What matters on the key of fact 5: W_in: 5 (g 1.00); W_out: 5 (g 1.00)."
     )
     assert root.locator(".is-with").all_inner_texts() == ["5", "5"]
     root.locator(".spd-switch").nth(3).hover()
     assert hands.last.inner_text() == (
-        "Piece 3 of W_in matters on the keys of fact 3 (g 1.00). It is untouched."
+        "Piece 3 of W_in matters on the key of fact 3 (g 1.00, probability now 0.973). It is "
+        "untouched."
     )
     assert [t.split("\n")[0] for t in root.locator(".is-with").all_inner_texts()] == ["3"]
     page.mouse.move(0, 0)

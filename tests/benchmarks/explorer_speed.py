@@ -1,8 +1,8 @@
-"""Frame time and payload of the mask board: `python tests/benchmarks/explorer_speed.py`.
+"""Frame time and payload of two explorers: `python tests/benchmarks/explorer_speed.py`.
 
-For each size: bytes of one explorer's HTML (style, data, module), compressed; and the time from a
-slider's event to the finished redraw, style and layout included, in a headless browser on this
-machine. One frame is 16 ms.
+For mask boards and switchboards: bytes of one explorer's HTML (style, data, module), compressed;
+and the time from a slider's event to the finished redraw, style and layout included, in a headless
+browser on this machine. One frame is 16 ms.
 """
 
 import gzip
@@ -16,10 +16,11 @@ from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from explorer.making import decomposition, exact, resid_mlp, tms, unit_columns
+from explorer.making import decomposition, exact, memory, resid_mlp, tms, unit_columns
 
 import spd_mini as spd
 from browsing import ARGUMENTS, find_browser
+from spd_mini import explorer
 
 # Event, recomputation, DOM writes, then a forced style and layout pass. `forced` is read last.
 MOVE = """(kind) => {
@@ -50,6 +51,12 @@ CASES = {
 }
 
 
+SWITCHBOARDS = {
+    "facts, 96 neurons": lambda: memory(48, 4, 128, 96, 1, 80, 0.01),
+    "facts, two pathways of 64": lambda: memory(48, 4, 128, 64, 2, 80, 0.01),
+}
+
+
 def measure(page: Page, kind: str) -> str:
     """Time of a redraw after one kind of slider moved.
 
@@ -76,9 +83,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=list(ARGUMENTS))
+        path = Path(folder) / "page.html"
         for name, make in CASES.items():
             html = spd.explore(make())._repr_html_()
-            path = Path(folder) / "page.html"
             path.write_text(html, encoding="utf-8")
             page = browser.new_page()
             page.goto(path.as_uri())
@@ -89,6 +96,16 @@ def main() -> None:
                 f"{name}: {kilobytes:.0f} KiB compressed; {live} mask sliders; redraw after a mask "
                 f"{masks}; after an input {inputs}"
             )
+            page.close()
+        for name, make in SWITCHBOARDS.items():
+            html = explorer.switchboard(make())._repr_html_()
+            path.write_text(html, encoding="utf-8")
+            page = browser.new_page()
+            page.goto(path.as_uri())
+            page.get_by_role("button", name="Its whole subject").click()
+            kilobytes = len(gzip.compress(html.encode(), mtime=0)) / 1024
+            moves = measure(page, "in")
+            print(f"{name}: {kilobytes:.0f} KiB compressed; redraw after any slider {moves}")
             page.close()
         browser.close()
 

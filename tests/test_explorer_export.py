@@ -18,6 +18,7 @@ from explorer.making import (
     dialled,
     exact,
     exact_residual,
+    memory,
     pentagon,
     resid_mlp,
     residual,
@@ -34,6 +35,8 @@ from spd_mini import explorer
 from spd_mini.explorer import export, packing
 from spd_mini.explorer import residual as folding
 from spd_mini.explorer.html import Explorer, lean, module
+from spd_mini.explorer.switchboard import basis, noises
+from spd_mini.targets.facts import Facts
 
 TIES = {"decoder": "encoder"}
 
@@ -317,7 +320,7 @@ def test_text_in_the_data_cannot_end_the_script() -> None:
 
 
 VIEWS = ["masks", "columns", "cube", "scrubber", "gate", "sizes", "contributions", "dendrogram"]
-VIEWS += ["dial"]
+VIEWS += ["dial", "switchboard"]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -341,6 +344,98 @@ def test_payload_stays_below_150_kilobytes(C: int) -> None:
     """Compressed as a server would send it, at 40-10 and with the least compressible numbers."""
     d = decomposition(tms(40, 10, False, 0), C, 0, TIES, d_gate=8)
     assert len(gzip.compress(spd.explore(d)._repr_html_().encode())) < 150_000
+
+
+@pytest.mark.parametrize(("d_mlp", "n_paths", "digits"), [(96, 1, 23), (64, 2, 16), (16, 1, 24)])
+def test_payload_of_a_switchboard_stays_below_150_kilobytes(
+    d_mlp: int, n_paths: int, digits: int
+) -> None:
+    """The three arms of the facts model, with as many pieces as matter there."""
+    if d_mlp == 16:  # fewer neurons than facts: no hidden vector has a dual, any numbers will do
+        d = decomposition(Facts(48, 4, 48, 128, 16), 60, 0, {}, d_gate=8)
+        d.target.keys.normal_(generator=torch.Generator().manual_seed(0))
+    else:
+        d = memory(48, 4, 128, d_mlp, n_paths, spare=16, noise=0.01, d_gate=8)
+    shown = explorer.switchboard(d)
+    assert len(gzip.compress(shown._repr_html_().encode())) < 150_000
+    assert shown.payload["keys"]["digits"] >= digits
+    assert all(len(layer["ids"]) >= 40 for layer in shown.payload["layers"])
+
+
+def test_a_switchboard_carries_weights_and_the_pieces_that_matter() -> None:
+    d = memory(n_paths=2)
+    d.gates["paths.1.W_out"].b_out[3] = -100.0  # this piece matters on no key
+    payload = explorer.switchboard(d, fact=2).payload
+    target = d.target
+    assert isinstance(target, Facts)
+    Q = basis(target.keys, noises(24))
+    near(payload["keys"], target.keys.double() @ Q)
+    near(payload["noise"], noises(24).double() @ Q)
+    g = d.causal_importance(target.keys)
+    assert payload["ends"] == [1, 3]
+    assert (payload["fact"], payload["model"]) == (2, "Facts")
+    assert payload["answers"] == list(range(12))
+    assert payload["groups"] == [f // 3 for f in range(12)]
+    for i, (layer, name) in enumerate(zip(payload["layers"], d.names, strict=True)):
+        ids = [c for c in range(12) if (i, c) != (3, 3)]
+        assert (layer["name"], layer["ids"], layer["all"]) == (name, ids, 14)
+        assert layer["label"] == f"{name[8:]} of path {name[6]}"
+        assert (layer["from"], layer["relu"]) == ([i - 1] if i % 2 else [-1], i % 2 == 0)
+        W, V = d.weight[name].detach().double(), d.V[name][ids].double()
+        assert layer["size"] == pytest.approx(float(W.norm()))
+        near(layer["gram"], (V @ V.mT)[*torch.triu_indices(len(ids), len(ids))])
+        near(layer["W"], W if i % 2 else W @ Q)
+        near(layer["U"], d.U[name][:, ids].double())
+        near(layer["V"], V if i % 2 else V @ Q)
+        near(layer["g"], g[name][:, ids].double())
+
+
+def test_a_switchboard_says_its_opening_state() -> None:
+    """Logits of 6 and eleven zeros; without the pieces, twelve zeros."""
+    assert explorer.switchboard(memory(), fact=4).description == (
+        "Deleted: fact 4, by the pieces that matter on its key (4 of paths.0.W_in, 4 of "
+        "paths.0.W_out). The probability of its answer was 0.973 and is 0.083. Of the 11 other "
+        "facts known before, 11 are still known."
+    )
+
+
+class Asked(Says):
+    """A target of pathways that names its tensors as the test likes."""
+
+    def __init__(self, **structure: object) -> None:
+        said = {"kind": "pathways", "layers": [["layer", "last"]]}
+        tensors = {"keys": "keys", "answers": "answers", "groups": "answers"}
+        super().__init__(**said, **(tensors | structure))
+        self.last = nn.Linear(3, 3)
+        self.keys, self.short, self.answers = torch.eye(3), torch.eye(2), torch.arange(3)
+
+
+@pytest.mark.parametrize(
+    ("target", "how", "message"),
+    [
+        (Chain([3, 2, 3], "none"), {}, "this explorer knows the kind 'pathways', not 'chain'"),
+        (Asked(answers="no"), {}, "must name a tensor of the target as 'answers'; got 'no'"),
+        (Asked(keys=None), {}, "must name a tensor of the target as 'keys'; got None"),
+        (Asked(keys="short"), {}, r"3 facts need keys \(3, 3\) and groups \(3,\), got \(2, 2\)"),
+        (Asked(groups="keys"), {}, r"groups \(3,\), got \(3, 3\) and \(3, 3\)"),
+        (Asked(), {"fact": 3}, "there is no fact 3; facts are 0 to 2"),
+        (Asked(), {"fact": -1}, "there is no fact -1; facts are 0 to 2"),
+        (Asked(), {"threshold": 1.0}, r"importances must be in \[0, 1\), got 1.0"),
+        (Asked(), {"threshold": -0.1}, r"importances must be in \[0, 1\), got -0.1"),
+    ],
+)
+def test_switchboards_that_make_no_sense(
+    target: nn.Module, how: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        explorer.switchboard(decomposition(target, 4, 0, {}), **how)
+
+
+def test_facts_are_for_the_switchboard_alone() -> None:
+    """Their inputs are no features to slide."""
+    for show in (spd.explore, spd.live, lambda d: explorer.gate(d, "paths.0.W_in")):
+        with pytest.raises(ValueError, match="knows the kinds 'chain' and 'residual', not 'path"):
+            show(memory())
 
 
 @pytest.mark.parametrize("n_layers", [1, 2, 3])

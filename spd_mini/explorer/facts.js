@@ -1,15 +1,4 @@
 // A model of facts asked about all of them at once, by their keys and by paraphrases of those: no DOM.
-import { generator } from "./model.js";
-
-export const DRAWS = 10;
-
-// Directions in which the keys are disturbed, the same for every fact: (DRAWS, width), Gaussian, of
-// length 1 in the root mean square.
-export function noises(width, seed) {
-  const random = generator(seed);
-  const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
-  return Float64Array.from({ length: DRAWS * width }, () => normal() / Math.sqrt(width));
-}
 
 // The rows of A (n, width) times a layer's W, transposed: (n, d_out).
 function products(A, { W: [W], d_in, d_out }) {
@@ -32,8 +21,8 @@ export const reading = (model, keys, noise) =>
 // and says, the answer with the highest mean.
 export function recall(model, read, answers, strength) {
   const n = answers.length;
-  const draws = strength ? DRAWS : 1;
   const first = model.ends.map((l) => l - 1);
+  const draws = strength ? read[first[0]].noise.length / model.layers[first[0]].d_out : 1;
   const writes = model.ends.map((l) => model.layers[l]);
   const m = writes[0].d_out;
   // rows of W_out by neuron: most neurons are off, and are left out
@@ -62,10 +51,26 @@ export function recall(model, read, answers, strength) {
   return { p: Float64Array.from(answers, (a, f) => mean[f * m + a]), says };
 }
 
-export const norm = (A) => Math.sqrt(A.reduce((sum, v) => sum + v * v, 0));
+const norm = (A) => Math.sqrt(A.reduce((sum, v) => sum + v * v, 0));
+
+// How much factors m of its pieces change a layer's weight, by the products of the pieces with each
+// other: the change is U diag(m − 1) V, and has the rank of UᵀU · VVᵀ over the pieces moved.
+export function extent({ U, C, d_out, gram }, m) {
+  const moved = Array.from(m.keys()).filter((c) => m[c] !== 1);
+  const n = moved.length;
+  const [writes, both] = [new Float64Array(n * n), new Float64Array(n * n)];
+  let square = 0;
+  moved.forEach((a, i) => moved.forEach((b, j) => {
+    for (let o = 0; o < d_out; o++) writes[i * n + j] += U[o * C + a] * U[o * C + b];
+    square += (m[a] - 1) * (m[b] - 1) * writes[i * n + j] * gram[a * C + b];
+  }));
+  moved.forEach((_, i) => moved.forEach((b, j) => moved.forEach((c, k) => (both[i * n + j] += writes[i * n + k] * gram[c * C + b]))));
+  return { norm: Math.sqrt(Math.max(0, square)), rank: rank(both, n) };
+}
 
 // The rank of A (rows, cols): how many directions its rows have, the longest that is left first.
-export function rank(A, cols) {
+function rank(A, cols) {
+  if (!cols) return 0;
   const left = Array.from({ length: A.length / cols }, (_, i) => A.slice(i * cols, (i + 1) * cols));
   const enough = 1e-9 * norm(A);
   for (let found = 0; ; found++) {

@@ -61,7 +61,7 @@ export function split(A, rows, cols) {
 }
 
 // A symmetric matrix from its rows' parts right of the diagonal and on it.
-function symmetric(upper, n) {
+export function symmetric(upper, n) {
   const out = new Float64Array(n * n);
   for (let i = 0, k = 0; i < n; i++) for (let j = i; j < n; j++, k++) out[i * n + j] = out[j * n + i] = upper[k];
   return out;
@@ -190,14 +190,14 @@ export const masked = (model, x, masks) => pass(model, Float64Array.from(x), mas
 
 // What factors m of its pieces add to the weight of a layer with one source: U diag(m − 1) V (d_out,
 // d_in); null where every factor is 1.
-export function change({ U, V: [V], C, d_in, d_out }, m) {
+export function change({ U, V, C, d_in, d_out }, m) {
   const moved = Array.from(m.keys()).filter((c) => m[c] !== 1);
   if (!moved.length) return null;
   const delta = new Float64Array(d_out * d_in);
   for (const c of moved)
     for (let i = 0, k = 0; i < d_out; i++) {
       const u = (m[c] - 1) * U[i * C + c];
-      for (let j = c * d_in; j < (c + 1) * d_in; j++, k++) delta[k] += u * V[j];
+      for (let j = c * d_in; j < (c + 1) * d_in; j++, k++) delta[k] += u * V[0][j];
     }
   return delta;
 }

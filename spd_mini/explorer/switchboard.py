@@ -1,7 +1,10 @@
 """The switchboard: pieces scaled or deleted in a model of facts, and what becomes of every fact.
 
-What travels: the weights, the pieces that matter on some key, and the keys. The page adds
-(factor − 1) U_c V_c to the weights, as `edit.scale` does, and asks the plain model for every fact.
+What travels: the weights, the pieces that matter on some key, the keys and the noise of paraphrases.
+The page adds (factor − 1) U_c V_c to the weights, as `edit.scale` does, and asks the plain model for
+every fact. Nothing as long as a key travels: all that is asked lies in the span of keys and noise,
+so that keys, W_in and its V come in coordinates of an orthonormal basis of that. The norm and the
+rank of a change follow from the products of its pieces, U_c · U_c' and V_c · V_c' (`extent`).
 """
 
 from typing import Any
@@ -19,6 +22,8 @@ from .packing import numbers, packed
 KINDS = ("pathways",)
 KNOWN = 0.5
 """A fact is known when its answer has at least this probability."""
+DRAWS = 10
+"""Paraphrases of each fact."""
 
 
 def switchboard(
@@ -44,14 +49,18 @@ def switchboard(
     if not 0 <= threshold < 1:
         raise ValueError(f"the threshold on importances must be in [0, 1), got {threshold}")
     g = export.importances(d, keys)
-    layers = [_layer(d, names, i, g[name], threshold) for i, name in enumerate(names)]
+    noise = noises(width)
+    Q = basis(numbers(keys, "keys"), noise)
+    layers = [_layer(d, names, i, g[name], Q, threshold) for i, name in enumerate(names)]
     payload = {
         "format": 1,
         "activation": structure["activation"],
         "layers": layers,
         "ends": list(range(1, len(names), 2)),
         "rest": True,
-        "keys": numbers(keys, "keys"),
+        "keys": keys.double() @ Q,
+        "noise": noise.double() @ Q,
+        "draws": DRAWS,
         "answers": answers.tolist(),
         "groups": groups.tolist(),
         "threshold": threshold,
@@ -70,6 +79,18 @@ def switchboard(
     )
 
 
+def noises(width: int) -> Tensor:
+    """Directions in which every key is disturbed: (DRAWS, width), of length 1 in the mean."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(DRAWS, width, generator=generator) / width**0.5
+
+
+def basis(keys: Tensor, noise: Tensor) -> Tensor:
+    """Orthonormal columns (d_key, r) whose span holds keys (n, d_key) and noise (DRAWS, d_key)."""
+    Q: Tensor = torch.linalg.qr(torch.cat([keys, noise]).double().mT)[0]
+    return Q
+
+
 def _named(d: Decomposition, structure: dict[str, Any], what: str) -> Tensor:
     """The target's tensor that its structure() names for this."""
     found = getattr(d.target, str(structure.get(what)), None)
@@ -82,14 +103,18 @@ def _named(d: Decomposition, structure: dict[str, Any], what: str) -> Tensor:
 
 
 def _layer(
-    d: Decomposition, names: list[str], i: int, g: Tensor, threshold: float
+    d: Decomposition, names: list[str], i: int, g: Tensor, Q: Tensor, threshold: float
 ) -> export.Payload:
     """One layer with the pieces that travel, in the order of the facts they serve. g: (facts, C)."""
     name = names[i]
     best, first = g.max(dim=0)
     ids = sorted((best > threshold).nonzero()[:, 0].tolist(), key=lambda c: (int(first[c]), c))
     bias = export.linear(d.target, name).bias
-    layer = export.weights_payload(name, d.weight[name], bias, d.U[name][:, ids], d.V[name][ids])
+    U, V = d.U[name][:, ids].detach().cpu(), d.V[name][ids].detach().cpu().double()
+    W = d.weight[name].detach().cpu().double()
+    read = (W, V) if i % 2 else (W @ Q, V @ Q)
+    layer = export.weights_payload(name, read[0], bias, U, read[1])
+    upper = torch.triu_indices(len(ids), len(ids))
     side = name.rsplit(".", 1)[-1]
     return layer | {
         "label": side if len(names) == 2 else f"{side} of path {i // 2}",
@@ -98,6 +123,8 @@ def _layer(
         "relu": i % 2 == 0,
         "ids": ids,
         "all": d.C[name],
+        "size": float(W.norm()),
+        "gram": (V @ V.mT)[upper[0], upper[1]],
         "g": numbers(g[:, ids], f"importances of '{name}'"),
     }
 

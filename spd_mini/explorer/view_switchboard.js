@@ -1,6 +1,6 @@
 // View "switchboard": pieces of the weights deleted or scaled, and what becomes of every fact.
 import * as M from "./model.js";
-import { DRAWS, noises, norm, rank, reading, recall } from "./facts.js";
+import { extent, reading, recall } from "./facts.js";
 import { attribute, button, choices, el, fixed, named, panel, plural, style, write } from "./ui.js";
 
 const WORST = 6; // so many facts in the list of those hurt most
@@ -28,12 +28,13 @@ export function view({ root, payload, redraw }) {
   const { answers, groups, threshold } = payload;
   const n = answers.length;
   const keys = M.decode(payload.keys, n * model.layers[0].d_in);
-  const noise = noises(model.layers[0].d_in, payload.seed);
-  const layers = model.layers.map((layer) => ({ ...layer, g: M.decode(layer.g, n * layer.C), size: norm(layer.W[0]) }));
+  const noise = M.decode(payload.noise, payload.draws * model.layers[0].d_in);
+  const layers = model.layers.map((layer) => ({ ...layer, g: M.decode(layer.g, n * layer.C), gram: M.symmetric(M.decode(layer.gram, (layer.C * (layer.C + 1)) / 2), layer.C) }));
   const facts = Array.from(answers.keys());
   const pieces = layers.flatMap((layer, l) => layer.ids.map((id, c) => ({ l, c, id, key: `p${l}-${c}` })));
   const importance = ({ l, c }, fact) => layers[l].g[fact * layers[l].C + c];
   const pathOf = (l) => Math.floor(l / 2);
+  const chosen = (l) => [...state.off].filter((one) => one.l === l);
   const sides = [...new Set(layers.map((layer) => layer.side))];
 
   // --- state ---------------------------------------------------------------------------------
@@ -47,7 +48,7 @@ export function view({ root, payload, redraw }) {
     Object.assign(state, values);
     redraw();
   };
-  const remove = (chosen) => put({ meant: new Set(chosen), off: new Set(chosen.flatMap(holding)) });
+  const remove = (facts) => put({ meant: new Set(facts), off: new Set(facts.flatMap(holding)) });
   const again = (values) => {
     Object.assign(state, values);
     if (state.meant.size) remove([...state.meant]);
@@ -69,24 +70,22 @@ export function view({ root, payload, redraw }) {
     Object.assign(state, home);
     remove([home.fact]);
   };
-  reset();
+  state.meant.add(home.fact);
+  holding(home.fact).forEach((one) => state.off.add(one));
 
   // --- what follows from it ------------------------------------------------------------------
   const untouched = reading(model, keys, noise);
-  const known = new Map(); // what the model as trained says, by the strength of the noise
-  let done = {};
+  let [before, done] = [{}, {}]; // the model as trained, and as edited: kept while nothing changes them
   function compute() {
     const { noise: strength } = state;
-    if (!known.has(strength)) known.clear();
-    if (!known.has(strength)) known.set(strength, recall(model, untouched, answers, strength));
-    const before = known.get(strength);
+    if (before.strength !== strength) before = { strength, ...recall(model, untouched, answers, strength) };
     const name = [...state.off].map((one) => one.key).sort().join() + state.factor;
     if (done.name !== name) {
       const masks = M.ones(model);
       for (const { l, c } of state.off) masks[l][c] = state.factor;
-      const changes = model.layers.map((layer, l) => M.change(layer, masks[l]));
       const plain = M.edited(model, masks);
-      done = { name, plain, changes, read: changes.some((delta, l) => delta && layers[l].relu) ? reading(plain, keys, noise) : untouched };
+      const reads = [...state.off].some((one) => layers[one.l].relu);
+      done = { name, plain, extents: layers.map((layer, l) => extent(layer, masks[l])), read: reads ? reading(plain, keys, noise) : untouched };
     }
     return { before, after: state.off.size ? recall(done.plain, done.read, answers, strength) : before };
   }
@@ -119,6 +118,7 @@ export function view({ root, payload, redraw }) {
   });
   const board = [...new Set(groups)].map((group) =>
     el("div", { role: "group", "aria-label": `subject ${group}` }, el("small", {}, `subject ${group}`), el("div", { class: "spd-cells" }, ...cells.filter((_, f) => groups[f] === group).map((cell) => cell.node))));
+  root.style.setProperty("--per", Math.min(4, Math.max(...groups.map((group) => groups.filter((g) => g === group).length))));
   const hand = el("p", { class: "spd-hand" });
 
   // --- the pieces -----------------------------------------------------------------------------
@@ -167,7 +167,7 @@ export function view({ root, payload, redraw }) {
   let lit = null;
   const three = (v) => fixed(v, 3);
   const names = (list) => `${list.length === 1 ? "fact" : "facts"} ${list.join(", ")}`;
-  const ofEach = () => layers.map((layer, l) => [[...state.off].filter((one) => one.l === l).length, layer.label]).filter(([count]) => count).map(([count, label]) => `${count} of ${label}`).join(", ");
+  const ofEach = () => layers.map((layer, l) => [chosen(l).length, layer.label]).filter(([count]) => count).map(([count, label]) => `${count} of ${label}`).join(", ");
   const knew = (f) => now.before.p[f] >= payload.known;
   const knows = (f) => now.after.p[f] >= payload.known;
   // What became of a fact, as a sign beside its number and in words.
@@ -180,7 +180,7 @@ export function view({ root, payload, redraw }) {
   const order = () => facts.filter((f) => !meant(f)).map((f) => [now.before.p[f] - now.after.p[f], f]).sort((a, b) => b[0] - a[0]);
 
   function story() {
-    const on = state.noise ? ` in ${DRAWS} paraphrases with noise ${fixed(state.noise)}` : "";
+    const on = state.noise ? ` in ${payload.draws} paraphrases with noise ${fixed(state.noise)}` : "";
     if (!state.off.size) return `Nothing is deleted: the model as trained knows ${facts.filter(knew).length} of ${n} facts${on}.${state.meant.size ? " No piece matters on the key of what was to be deleted." : ""}`;
     const done = state.factor === 0 ? "deleted" : state.factor === 1 ? "multiplied by 1, which changes nothing" : `multiplied by ${fixed(state.factor)}`;
     const mine = [...state.meant].sort((a, b) => a - b);
@@ -197,11 +197,13 @@ export function view({ root, payload, redraw }) {
     const says = now.after.says[f];
     write(hand, `Fact ${f} of subject ${groups[f]}: its answer, ${answers[f]}, had probability ${three(now.before.p[f])} and has ${three(now.after.p[f])}.${says === answers[f] ? "" : ` The model now prefers answer ${says}.`}`);
     const one = pieces.find(({ key }) => key === lit);
-    const list = (items, g) => items.map((item) => `${item.id ?? item} (g ${fixed(g(item))})`).join(", ") || "none";
     if (one) {
       const serves = facts.filter((f) => importance(one, f) > threshold);
-      write(told, `Piece ${one.id} of ${layers[one.l].label} matters on the keys of ${serves.length > 1 ? "facts" : "fact"} ${list(serves, (f) => importance(one, f))}. ${state.off.has(one) ? `Its factor is ${fixed(state.factor)}.` : "It is untouched."}`);
-    } else write(told, `What matters on the key of fact ${f}: ${layers.map((layer, l) => `${layer.label} ${list(pieces.filter((p) => p.l === l && importance(p, f) > threshold), (p) => importance(p, f))}`).join("; ")}.`);
+      write(told, `Piece ${one.id} of ${layers[one.l].label} matters on the ${serves.length > 1 ? "keys of facts" : "key of fact"} ${serves.map((f) => `${f} (g ${fixed(importance(one, f))}, probability now ${three(now.after.p[f])})`).join(", ")}. ${state.off.has(one) ? `Its factor is ${fixed(state.factor)}.` : "It is untouched."}`);
+    } else {
+      const ofLayer = (l) => pieces.filter((p) => p.l === l && importance(p, f) > threshold).map((p) => `${p.id} (g ${fixed(importance(p, f))})`);
+      write(told, `What matters on the key of fact ${f}: ${layers.map((layer, l) => `${layer.label}: ${ofLayer(l).join(", ") || "none"}`).join("; ")}.`);
+    }
     // a piece lights the facts it serves, a fact its pieces
     cells.forEach(({ node }, f) => node.classList.toggle("is-with", Boolean(one) && importance(one, f) > threshold));
     for (const [piece, { node }] of switches) node.classList.toggle("is-with", lit?.[0] === "f" && importance(piece, f) > threshold);
@@ -235,7 +237,7 @@ export function view({ root, payload, redraw }) {
       attribute(node, "aria-pressed", String(state.off.has(one)));
       attribute(node, "aria-label", `piece ${one.id} of ${layers[one.l].label}, importance ${fixed(g)} on fact ${state.fact}`);
     }
-    lists.forEach(({ count, own }, l) => write(count, `${own.length} of ${layers[l].all} matter on some key; ${[...state.off].filter((one) => one.l === l).length} chosen. Bars: importance on the key of fact ${state.fact}.`));
+    lists.forEach(({ count, own }, l) => write(count, `${own.length} of ${layers[l].all} matter on some key; ${chosen(l).length} chosen. Bars: importance on the key of fact ${state.fact}.`));
     const worst = order();
     hurt.forEach(({ node, was, is, name, numbers }, i) => {
       const [drop, f] = worst[i] ?? [0, 0];
@@ -250,11 +252,10 @@ export function view({ root, payload, redraw }) {
     const harmless = worst.filter(([drop]) => drop < HURT).length;
     write(spared, `${harmless} of ${worst.length} facts lose less than ${HURT}.`);
     rows.forEach(([, dd], l) => {
-      const delta = done.changes[l];
-      const count = [...state.off].filter((one) => one.l === l).length;
-      write(dd, delta ? `${count} of ${plural(layers[l].all, "piece")}: rank ${rank(delta, layers[l].d_in)}, ‖ΔW‖ = ${fixed(norm(delta) / layers[l].size, 3)} ‖W‖` : "untouched");
+      const { norm, rank } = done.extents[l];
+      write(dd, norm ? `${chosen(l).length} of ${plural(layers[l].all, "piece")}: rank ${rank}, ‖ΔW‖ = ${fixed(norm / layers[l].size, 3)} ‖W‖` : "untouched");
     });
-    const table = model.layers.map((layer, l) => [layer.name, [...state.off].filter((one) => one.l === l).map((one) => one.id).sort((a, b) => a - b)]).filter(([, ids]) => ids.length);
+    const table = model.layers.map((layer, l) => [layer.name, chosen(l).map((one) => one.id).sort((a, b) => a - b)]).filter(([, ids]) => ids.length);
     const dict = `{${table.map(([name, ids]) => `"${name}": [${ids.join(", ")}]`).join(", ")}}`;
     write(python, state.factor === 0 ? `edit.delete(d, ${dict})` : `edit.scale(d, ${dict}, ${+state.factor.toFixed(2)})`);
     write(text, story());
@@ -267,6 +268,6 @@ export function view({ root, payload, redraw }) {
     const plain = M.edited(model, m);
     return { target: M.target(model, x).output, output: M.masked(model, x, m).output, edited: M.target(plain, x).output };
   };
-  const asked = () => ({ ...compute(), noise });
+  const asked = () => ({ ...compute(), extents: done.extents });
   return { draw, state, model, forward, asked };
 }

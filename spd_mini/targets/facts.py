@@ -92,7 +92,7 @@ class Facts(nn.Module):
         return {}
 
     def structure(self) -> dict[str, Any]:
-        """The computation as the explorer draws it: pathways that add up, and what they are asked."""
+        """The computation as the explorer draws it: pathways that add up, and what is asked."""
         return {
             "kind": "pathways",
             "layers": [(f"paths.{i}.W_in", f"paths.{i}.W_out") for i in range(len(self.paths))],

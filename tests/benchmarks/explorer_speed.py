@@ -1,8 +1,8 @@
-"""Frame time and payload of the mask board: `python tests/benchmarks/explorer_speed.py`.
+"""Frame time and payload of two explorers: `python tests/benchmarks/explorer_speed.py`.
 
-For each size: bytes of one explorer's HTML (style, data, module), compressed; and the time from a
-slider's event to the finished redraw, style and layout included, in a headless browser on this
-machine. One frame is 16 ms.
+For mask boards and switchboards: bytes of one explorer's HTML (style, data, module), compressed;
+and the time from a slider's event to the finished redraw, style and layout included, in a headless
+browser on this machine. One frame is 16 ms.
 """
 
 import gzip
@@ -16,10 +16,11 @@ from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from explorer.making import decomposition, exact, resid_mlp, tms, unit_columns
+from explorer.making import decomposition, exact, memory, resid_mlp, tms, unit_columns
 
 import spd_mini as spd
 from browsing import ARGUMENTS, find_browser
+from spd_mini import explorer
 
 # Event, recomputation, DOM writes, then a forced style and layout pass. `forced` is read last.
 MOVE = """(kind) => {
@@ -47,6 +48,12 @@ CASES = {
     "resid-mlp-2, C 120 and 32": lambda: resid_mlp(2, 0.005),
     # every subcomponent live, every byte random: heavier than anything that is ever shown
     "tms-40-10, C 320, all live": lambda: decomposition(tms(40, 10, False, 0), 320, 0, TIES, 8),
+}
+
+
+SWITCHBOARDS = {
+    "facts, 96 neurons": lambda: memory(48, 4, 128, 96, 1, 80, 0.01),
+    "facts, two pathways of 64": lambda: memory(48, 4, 128, 64, 2, 80, 0.01),
 }
 
 
@@ -89,6 +96,16 @@ def main() -> None:
                 f"{name}: {kilobytes:.0f} KiB compressed; {live} mask sliders; redraw after a mask "
                 f"{masks}; after an input {inputs}"
             )
+            page.close()
+        for name, make in SWITCHBOARDS.items():
+            html = explorer.switchboard(make())._repr_html_()
+            path.write_text(html, encoding="utf-8")
+            page = browser.new_page()
+            page.goto(path.as_uri())
+            page.get_by_role("button", name="Its whole subject").click()
+            kilobytes = len(gzip.compress(html.encode(), mtime=0)) / 1024
+            moves = measure(page, "in")
+            print(f"{name}: {kilobytes:.0f} KiB compressed; redraw after any slider {moves}")
             page.close()
         browser.close()
 

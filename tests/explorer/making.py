@@ -8,6 +8,7 @@ from spd_mini.explorer import snapshot
 from spd_mini.explorer.views import Snapshot
 from spd_mini.importance import Gates
 from spd_mini.model import Target
+from spd_mini.targets.facts import Facts, draw_keys
 from spd_mini.targets.resid_mlp import ResidualMLP
 from spd_mini.targets.tms import TMS
 
@@ -182,6 +183,58 @@ def resid_mlp(n_layers: int, noise: float = 0.0) -> Decomposition:
     """The sizes of the book's residual MLPs: 100 features, 1,000 in the stream, C as preset."""
     d_mlp, C_in, C_out = {1: (50, 130, 60), 2: (25, 120, 32), 3: (17, 124, 24)}[n_layers]
     return exact_residual(n_layers, d_mlp, C_in, C_out, 100, 1000, 8, noise)
+
+
+def memory(
+    n_facts: int = 12,
+    per_subject: int = 3,
+    d_key: int = 24,
+    d_mlp: int = 16,
+    n_paths: int = 1,
+    spare: int = 2,
+    noise: float = 0.0,
+    d_gate: int = 1,
+) -> Decomposition:
+    """Facts decomposed by hand: in each pathway one piece of W_in and one of W_out a fact.
+
+    V of W_in is the dual of the keys, so that each piece is read by its own key alone and what is
+    left of the hidden vector without it is 0; V of W_out is the dual of those hidden vectors, and
+    a fact's own logit is 6 in each pathway, all others 0. Spare pieces are 0. Noise is added to
+    every U and V (the numbers look like trained ones, and nothing is exact any more).
+    """
+    generator = torch.Generator().manual_seed(0)
+    target = Facts(n_facts, per_subject, n_facts, d_key, d_mlp, n_paths)
+    target.keys.copy_(draw_keys(n_facts, per_subject, d_key, 0.5, generator))
+    U, V, gates = {}, {}, {}
+    for path in range(n_paths):
+        write = 0.5 * torch.randn(d_mlp, n_facts, generator=generator)
+        pieces = {
+            "W_in": (write, torch.linalg.pinv(target.keys).mT),
+            "W_out": (6 * torch.eye(n_facts), torch.linalg.pinv(write.relu())),
+        }
+        for layer, (u, v) in pieces.items():
+            name = f"paths.{path}.{layer}"
+            U[name] = torch.cat([u, torch.zeros(len(u), spare)], 1)
+            V[name] = torch.cat([v, torch.zeros(spare, v.shape[1])])
+            gates[name] = step_gates(n_facts + spare, n_facts, 4.0, -2.4, d_gate)
+            with torch.no_grad():
+                target.get_parameter(f"{name}.weight").copy_(u @ v)
+        with torch.no_grad():
+            target.get_parameter(f"paths.{path}.W_in.bias").zero_()
+    for arrays in (U, V):
+        for name, array in arrays.items():
+            arrays[name] = array + noise * torch.randn(array.shape, generator=generator)
+    config = Config(C=n_facts + spare, gate_hidden=d_gate)
+    return Decomposition(Target(target, None, {}), U, V, gates, config)
+
+
+def random_memory(n_paths: int, seed: int) -> Decomposition:
+    """Seven facts with random weights, biases, keys and pieces."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        target = Facts(7, 2, 5, 9, 6, n_paths)
+        target.keys.copy_(torch.randn(7, 9))
+    return decomposition(target, 8, seed, {})
 
 
 def cube_cases() -> list[dict[str, object]]:

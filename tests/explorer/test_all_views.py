@@ -11,6 +11,7 @@ from explorer.making import (
     dialled,
     exact,
     exact_residual,
+    memory,
     pentagon,
     snapshots,
     tms,
@@ -20,7 +21,8 @@ from playwright.sync_api import Locator, Page
 
 import spd_mini as spd
 from browsing import OpenPage
-from spd_mini import explorer
+from spd_mini import edit, explorer
+from spd_mini.targets import facts
 
 pytestmark = pytest.mark.slow  # every view in a real browser
 
@@ -70,6 +72,8 @@ VIEWS = {
     "dial": lambda: explorer.dial(
         "k", dialled_settings(), torch.tensor([[1.0, 0, -1], [0, 1, -1]])
     ),
+    "switchboard": lambda: explorer.switchboard(memory()),
+    "switchboard, two pathways": lambda: explorer.switchboard(memory(n_paths=2)),
     "columns, 40 features": lambda: explorer.columns(tms(40, 10, False, 0)),
 }
 every_view = pytest.mark.parametrize("view", VIEWS)
@@ -529,6 +533,186 @@ def test_adversary_tells_how_many_masks_it_takes(open_page: OpenPage) -> None:
     root.get_by_role("button", name="Reset").click()
     settle(page)
     assert text.inner_text().startswith("exact, x₀ on: with 6 masks")
+
+
+KNEW, LOST = torch.tensor([6.0] + [0.0] * 11).softmax(0)[0].item(), 1 / 12
+
+
+def say(root: Locator, name: str) -> str:
+    """Press a button and read what is told."""
+    root.get_by_role("button", name=name, exact=True).click()
+    settle(root.page)
+    return root.locator(".spd-text").inner_text()
+
+
+def test_switchboard_tells_its_story_at_once(open_page: OpenPage) -> None:
+    """Logits of 6 and eleven zeros; without the pieces, twelve zeros."""
+    _, root = opened("switchboard", open_page)
+    assert (round(KNEW, 3), round(LOST, 3)) == (0.973, 0.083)
+    assert root.locator(".spd-text").inner_text() == (
+        "2 pieces deleted (1 of W_in, 1 of W_out) to forget fact 0. The probability of its answer "
+        "was 0.973 and is 0.083. Of the 11 other facts known before, 11 are still known; none "
+        "loses 0.001."
+    )
+    cells = root.locator(".spd-cell-of").all_inner_texts()
+    assert [text.split("\n")[0] for text in cells] == ["0 –", *map(str, range(1, 12))]
+    assert root.locator(".spd-subjects > div").count() == 4
+    assert root.locator(".spd-hurt:visible").count() == 0
+    assert root.get_by_text("11 of 11 facts lose less than 0.001.").count() == 1
+    d = memory()
+    for row, name in zip(root.locator("dd").all_inner_texts(), d.names, strict=True):
+        delta = edit.change(d, edit.scaling({name: [0]}, 0.0))[name]
+        share = float(delta.norm() / d.weight[name].norm())
+        assert row == f"1 of 14 pieces: rank 1, ‖ΔW‖ = {share:.3f} ‖W‖"
+
+
+def test_switchboard_deletes_what_it_is_told(open_page: OpenPage) -> None:
+    """Each button, and the same edit in Python: the code shown gives the probabilities shown."""
+    page, root = opened("switchboard", open_page)
+    d = memory()
+    target = d.target
+    assert isinstance(target, facts.Facts)
+
+    def agree() -> list[float]:
+        code = root.locator("code").inner_text()
+        model = eval(code, {"edit": edit, "d": d})  # the page's own line
+        want = facts.confidence(model, target).tolist()
+        got: list[float] = root.evaluate("root => [...root.spdExplorer.asked().after.p]")
+        assert got == pytest.approx(want, abs=1e-5)
+        return got
+
+    assert sum(p < 0.5 for p in agree()) == 1
+    root.get_by_label("fact", exact=True).fill("4")
+    settle(page)
+    assert "to forget fact 0." in root.locator(".spd-text").inner_text(), "only chosen yet"
+    assert "to forget facts 0, 4. The probability of their answers was 0.973 in the mean" in say(
+        root, "Delete it too"
+    )
+    assert [f for f, p in enumerate(agree()) if p < 0.5] == [0, 4]
+    assert say(root, "Delete this fact").startswith("2 pieces deleted")
+    assert [f for f, p in enumerate(agree()) if p < 0.5] == [4]
+    assert say(root, "Its whole subject").startswith("6 pieces deleted (3 of W_in, 3 of W_out)")
+    assert [f for f, p in enumerate(agree()) if p < 0.5] == [3, 4, 5]
+    assert "rank 3" in root.locator("dd").first.inner_text()
+    assert say(root, "W_out").startswith("3 pieces deleted (3 of W_out)")
+    assert root.locator("dd").first.inner_text() == "untouched"
+    assert [f for f, p in enumerate(agree()) if p < 0.5] == [3, 4, 5]
+    told = say(root, "As many at random")
+    assert told.startswith("3 pieces deleted (3 of W_out). Of the 12 facts known before, 9 are")
+    assert "hurt most: fact " in told and root.locator(".spd-hurt:visible").count() == 3
+    assert root.locator(".spd-cell-of b", has_text="×").count() == 3
+    agree()
+    assert say(root, "Nothing deleted") == (
+        "Nothing is deleted: the model as trained knows 12 of 12 facts."
+    )
+    assert agree() == pytest.approx([KNEW] * 12, abs=1e-5)
+    assert "to forget fact 0. " in say(root, "Reset")
+    assert agree()[0] == pytest.approx(LOST, abs=1e-5)
+
+
+def test_switchboard_by_hand(open_page: OpenPage) -> None:
+    """A piece clicked away and back, its factor, and what the code says of it."""
+    page, root = opened("switchboard", open_page)
+    say(root, "Nothing deleted")
+    switch = root.get_by_role("group", name="pieces of W_out").get_by_role("button").nth(7)
+    switch.click()
+    settle(page)
+    text, code = root.locator(".spd-text"), root.locator("code")
+    assert code.inner_text() == 'edit.delete(d, {"paths.0.W_out": [7]})'
+    assert switch.get_attribute("aria-pressed") == "true"
+    assert "hurt most: fact 7, 0.973 → 0.083." in text.inner_text()
+    for factor, logit in (("-0.5", -3.0), ("2", 12.0)):
+        root.get_by_label("factor (0 deletes)").fill(factor)
+        settle(page)
+        assert code.inner_text() == f'edit.scale(d, {{"paths.0.W_out": [7]}}, {factor})'
+        p = torch.tensor([logit] + [0.0] * 11).softmax(0)[0].item()
+        got = root.evaluate("root => root.spdExplorer.asked().after.p[7]")
+        assert got == pytest.approx(p, abs=1e-5)
+    root.get_by_label("factor (0 deletes)").fill("1")
+    settle(page)
+    assert "multiplied by 1, which changes nothing" in text.inner_text()
+    assert root.locator("dd").all_inner_texts() == ["untouched"] * 2
+    switch.click()
+    settle(page)
+    assert text.inner_text().startswith("Nothing is deleted")
+
+
+def test_switchboard_with_noise_says_so(open_page: OpenPage) -> None:
+    page, root = opened("switchboard", open_page)
+    root.get_by_label("noise of paraphrases").fill("0.5")
+    settle(page)
+    told = root.locator(".spd-text").inner_text()
+    assert "in 10 paraphrases with noise 0.50 and is " in told
+    before = root.evaluate("root => [...root.spdExplorer.asked().before.p]")
+    assert all(0.2 < p < KNEW for p in before)
+
+
+def test_switchboard_where_a_second_pathway_remembers(open_page: OpenPage) -> None:
+    """Deleted from one of two pathways a fact is still known, and that is marked."""
+    _, root = opened("switchboard, two pathways", open_page)
+    text = root.locator(".spd-text").inner_text()
+    assert text.startswith("4 pieces deleted (1 of W_in of path 0, 1 of W_out of path 0, 1 of W_in")
+    told = say(root, "pathway 0")
+    assert "was 1.000 and is 0.973." in told
+    cell = root.locator(".spd-cell-of").first
+    assert cell.inner_text().split("\n")[0] == "0 !"
+    assert "still known, though meant" in (cell.get_attribute("aria-label") or "")
+    assert "is 0.083." in say(root, "every pathway")
+
+
+def test_switchboard_points_from_facts_to_pieces_and_back(open_page: OpenPage) -> None:
+    page, root = opened("switchboard", open_page)
+    hands = root.locator(".spd-hand")
+    root.locator(".spd-cell-of").nth(5).hover()
+    assert hands.first.inner_text() == (
+        "Fact 5 of subject 1: its answer, 5, had probability 0.973 and has 0.973."
+    )
+    assert hands.last.inner_text() == (
+        "What matters on the key of fact 5: W_in: 5 (g 1.00); W_out: 5 (g 1.00)."
+    )
+    assert root.locator(".is-with").all_inner_texts() == ["5", "5"]
+    root.locator(".spd-switch").nth(3).hover()
+    assert hands.last.inner_text() == (
+        "Piece 3 of W_in matters on the key of fact 3 (g 1.00, probability now 0.973). It is "
+        "untouched."
+    )
+    assert [t.split("\n")[0] for t in root.locator(".is-with").all_inner_texts()] == ["3"]
+    page.mouse.move(0, 0)
+    cell = root.locator(".spd-cell-of").first
+    cell.focus()
+    for key, fact in (("ArrowRight", 1), ("ArrowDown", 2), ("ArrowLeft", 1), ("End", 11)):
+        page.keyboard.press(key)
+        settle(page)
+        assert root.evaluate("root => root.spdExplorer.state.fact") == fact
+        assert root.locator(".spd-cell-of[tabindex='0']").inner_text().split("\n")[0] == str(fact)
+    page.keyboard.press("ArrowRight")
+    assert root.locator(".spd-cell-of:focus").count() == 1, "the last one stays"
+
+
+def test_switchboards_beside_each_other(open_page: OpenPage) -> None:
+    one, two = (VIEWS[v]()._repr_html_() for v in ("switchboard", "switchboard, two pathways"))
+    page = open_page(html=one + two + one)
+    roots = page.locator(ROOT)
+    before = [roots.nth(i).inner_text() for i in range(3)]
+    assert before[0] == before[2] != before[1]
+    say(roots.nth(0), "Its whole subject")
+    say(roots.nth(2), "Nothing deleted")
+    now = [roots.nth(i).inner_text() for i in range(3)]
+    assert now[1] == before[1]
+    assert len({before[0], now[0], now[2]}) == 3
+
+
+def test_a_switchboard_without_pieces_deletes_nothing(open_page: OpenPage) -> None:
+    """No piece matters on any key: the board is shown, and that is said."""
+    d = memory()
+    for gates in d.gates.values():
+        gates.b_out.fill_(-100.0)
+    page = open_page(html=explorer.switchboard(d)._repr_html_())
+    assert page.locator(".spd-text").inner_text() == (
+        "Nothing is deleted: the model as trained knows 12 of 12 facts. No piece matters on the "
+        "key of what was to be deleted."
+    )
+    assert page.locator(".spd-switch").count() == 0
 
 
 def test_marks_on_a_phone_keep_their_size(open_page: OpenPage) -> None:

@@ -7,14 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from explorer.making import Chain, decomposition, exact_residual, resid_mlp, residual, tms
+from explorer.making import (
+    Chain,
+    decomposition,
+    exact_residual,
+    memory,
+    random_memory,
+    resid_mlp,
+    residual,
+    tms,
+)
+from playwright.sync_api import Page
 
 import spd_mini as spd
 from browsing import OpenPage
-from spd_mini import explorer
+from spd_mini import edit, explorer
 from spd_mini.explorer import residual as folding
 from spd_mini.explorer.export import structure_of
 from spd_mini.explorer.html import source
+from spd_mini.explorer.switchboard import basis, noises
+from spd_mini.targets.facts import Facts
 from spd_mini.targets.resid_mlp import RESID_MLP_2
 
 TIES = {"decoder": "encoder"}
@@ -145,6 +157,100 @@ def test_residual_mlp_of_the_books_size_equals_pytorch(open_page: OpenPage) -> N
         for i, name in enumerate(names):
             close(answer["h"][i], h[name][0])
             close(answer["g"][i], g[name][0])
+
+
+def span(d: spd.Decomposition) -> torch.Tensor:
+    """The basis in which inputs travel: orthonormal, and all keys and their noise lie in it."""
+    assert isinstance(d.target, Facts)
+    keys, noise = d.target.keys, noises(d.target.keys.shape[1])
+    Q = basis(keys, noise)
+    torch.testing.assert_close(Q.mT @ Q, torch.eye(Q.shape[1], dtype=Q.dtype))
+    both = torch.cat([keys, noise]).double()
+    torch.testing.assert_close(both @ Q @ Q.mT, both)
+    return Q
+
+
+def asked(d: spd.Decomposition, page: Page, ids: list[list[int]], seed: int) -> None:
+    """One random input and random factors, of which some are 0 and 1: the page against `edit`."""
+    generator = torch.Generator().manual_seed(seed)
+    Q = span(d)
+    z = torch.randn(Q.shape[1], generator=generator) / Q.shape[1] ** 0.5
+    x = (Q @ z.double()).float()
+    factors = []
+    for own in ids:
+        drawn = 3 * torch.rand(len(own), generator=generator) - 1
+        kind = torch.randint(3, (len(own),), generator=generator)
+        factors.append(torch.where(kind == 0, drawn, (kind == 1).float()))
+    asks = {
+        (name, c): float(f)
+        for name, own, values in zip(d.names, ids, factors, strict=True)
+        for c, f in zip(own, values, strict=True)
+    }
+    entry = {"x": z.tolist(), "masks": [values.tolist() for values in factors]}
+    [answer] = page.evaluate(FORWARD, [0, [entry]])
+    want = edit.apply(d, edit.Edit(factors=asks))(x)
+    assert float((want - d.target(x)).detach().abs().max()) > 0.01, "the factors change nothing"
+    close(answer["target"], d.target(x))
+    close(answer["output"], want)
+    close(answer["edited"], want)
+
+
+@pytest.mark.parametrize("n_paths", [1, 2, 3])
+def test_edited_facts_equal_pytorch(n_paths: int, open_page: OpenPage) -> None:
+    """Unedited, and with pieces scaled: in the pass that keeps pieces, and folded into weights."""
+    d = random_memory(n_paths, n_paths)
+    shown = explorer.switchboard(d)
+    assert [layer["name"] for layer in shown.payload["layers"]] == d.names
+    ids = [layer["ids"] for layer in shown.payload["layers"]]
+    assert all(ids) and any(len(own) < 8 for own in ids), "some pieces matter nowhere"
+    page = open_page(html=shown._repr_html_())
+    for seed in range(8):
+        asked(d, page, ids, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("d_mlp", "n_paths"), [(96, 1), (64, 2)])
+def test_facts_of_the_books_size_equal_pytorch(
+    d_mlp: int, n_paths: int, open_page: OpenPage
+) -> None:
+    """48 facts, keys of 128: with the digits that fit."""
+    d = memory(48, 4, 128, d_mlp, n_paths, spare=16, noise=0.01)
+    shown = explorer.switchboard(d)
+    page = open_page(html=shown._repr_html_())
+    for seed in range(4):
+        asked(d, page, [layer["ids"] for layer in shown.payload["layers"]], seed)
+
+
+ASKED = """([factor, noise]) => {
+  const { state, asked } = document.querySelector(".spd-explorer").spdExplorer;
+  Object.assign(state, { factor, noise });
+  const { before, after, extents } = asked();
+  return [Array.from(before.p), Array.from(after.p), after.says, extents];
+}"""
+
+
+@pytest.mark.parametrize(("n_paths", "noise"), [(1, 0.0), (2, 0.0), (1, 0.7), (2, 1.5)])
+def test_probabilities_equal_pytorch(n_paths: int, noise: float, open_page: OpenPage) -> None:
+    """Means over paraphrases with the page's own noise, before and after an edit."""
+    d = random_memory(n_paths, 7)
+    facts = d.target
+    assert isinstance(facts, Facts)
+    shown = explorer.switchboard(d, fact=2, threshold=0.3)
+    page = open_page(html=shown._repr_html_())
+    before, after, says, extents = page.evaluate(ASKED, [-0.4, noise])
+    g = d.causal_importance(facts.keys)
+    parts = {n: (g[n][2] > 0.3).nonzero()[:, 0].tolist() for n in d.names}
+    assert any(parts.values())
+    x = facts.keys + noise * noises(9)[:, None]
+    for page_says, model in ((before, facts), (after, edit.scale(d, parts, -0.4))):
+        mean = model(x).softmax(-1).mean(0)
+        close(page_says, mean[torch.arange(7), facts.answers])
+    assert says == mean.argmax(-1).tolist()
+    deltas = edit.change(d, edit.scaling(parts, -0.4))
+    for name, extent in zip(d.names, extents, strict=True):
+        delta = deltas.get(name, torch.zeros(1, 1))
+        assert extent["rank"] == int(torch.linalg.matrix_rank(delta))
+        assert extent["norm"] == pytest.approx(float(delta.norm()), rel=1e-4, abs=1e-9)
 
 
 def close(page_says: list[float], torch_says: torch.Tensor) -> None:

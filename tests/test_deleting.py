@@ -92,7 +92,7 @@ def test_a_tiny_grid_runs_and_goes_on_where_it_stopped(
     assert oracle["recall"] == 0 and oracle["own_steps"] > 0 and oracle["others_recall"] > 0.9
     assert target["reading_left"] == pytest.approx(target["clean"], abs=1e-4)
     # who has the weights of a projected model has the target's
-    same = ("own_steps", "others_end", "probe", "reading_left", "writing_left")
+    same = ("own_steps", "probe", "reading_left", "writing_left")
     assert [rows["projection"][k] for k in same] == [target[k] for k in same]
     assert [len(table) for table in first["together"].values()] == [2] * 4
     assert first["decompose_inputs"] == 48

@@ -65,9 +65,8 @@ def outcome(
 ) -> Outcome:
     """Measure a model on a fact. noise: of the paraphrases. Raises ValueError as `examples`."""
     _check(target, [fact])
-    draws = {"noise": noise, "draws": DRAWS, "seed": seed}
-    clean, p = confidence(model, target), confidence(model, target, **draws)
-    hit, r = recall(model, target), recall(model, target, **draws)
+    clean, p = confidence(model, target), confidence(model, target, noise, DRAWS, seed)
+    hit, r = recall(model, target), recall(model, target, noise, DRAWS, seed)
     others = torch.arange(len(p)) != fact
     near = others & (target.subjects == target.subjects[fact])
     lost = (confidence(target, target) - clean)[others]

@@ -161,7 +161,7 @@ def test_it_travels_with_its_decomposition(tmp_path: Path) -> None:
 def test_presets() -> None:
     for preset, needed in ((REDUNDANT, "either is enough"), (REDUNDANT_BOTH, "both are needed")):
         assert EXPERIMENTS[preset.name] is preset
-        assert preset.name not in PUBLISHED
+        assert preset.name not in PUBLISHED and preset.paper_config is None
         assert preset.summary() == f"5 features in 2 pathways, {needed}"
         x = preset.sampler(paper=True)(4, generator())
         assert isinstance(x, Tensor) and x.shape == (4, 5)

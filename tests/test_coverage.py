@@ -53,7 +53,7 @@ def test_settings_by_hand() -> None:
 def by_hand(needs: redundant.Needs, second: float) -> Any:
     """Exact pieces; those of pathway 0 important everywhere, those of pathway 1 to a degree."""
     target = dataclasses.replace(PATHS, needs=needs).train(1)
-    U = {f"paths.{p}": path.weight.detach() for p, path in enumerate(target.paths)}
+    U = {f"paths.{p}": path.weight.detach() for p, path in enumerate(target.linears)}
     gates = {"paths.0": constant_gates([1.0, 1.0]), "paths.1": constant_gates([second] * 2)}
     d = zoo.by_hand(target, U, {n: torch.eye(2) for n in U}, gates)
     d.info |= {"seed": 7, "loss": 0.5}

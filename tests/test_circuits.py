@@ -96,6 +96,7 @@ def test_presets() -> None:
     for preset, pairs in ((CIRCUITS, ""), (CIRCUITS_PAIRED, ", in pairs")):
         assert EXPERIMENTS[preset.name] is preset and preset.name not in PUBLISHED
         assert preset.summary() == "6 circuits on 3 lines" + pairs
+        assert preset.paper_config is None
     assert type(CIRCUITS.sampler()) is SparseFeatures
     paired = CIRCUITS_PAIRED.sampler()
     assert isinstance(paired, Pairs) and paired.stratified and paired.unlike == 1.0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks import coverage
-from benchmarks.cells import Cell
+from benchmarks.cells import Cell, load
 from benchmarks.coverage import ARMS, Arm
 
 import zoo
@@ -44,7 +44,8 @@ def test_settings_by_hand() -> None:
     for arm, name in (("frequency", "frequency_coeff"), ("adversary", "adversary_coeff")):
         setting = ARMS[arm].setting(0)
         assert getattr(setting, name) > 0
-        assert dataclasses.replace(setting, **{name: 0.0}) == preset
+        without: dict[str, Any] = {name: 0.0}
+        assert dataclasses.replace(setting, **without) == preset
     for arm in ("apart", "crowded", "paired", "paired-half", "paired-equal"):
         assert len(ARMS[arm].octaves) == 7
         assert ARMS[arm].setting(1) == ARMS["apart"].setting(1)
@@ -53,7 +54,7 @@ def test_settings_by_hand() -> None:
 def by_hand(needs: redundant.Needs, second: float) -> Any:
     """Exact pieces; those of pathway 0 important everywhere, those of pathway 1 to a degree."""
     target = dataclasses.replace(PATHS, needs=needs).train(1)
-    U = {f"paths.{p}": path.weight.detach() for p, path in enumerate(target.paths)}
+    U = {f"paths.{p}": path.weight.detach() for p, path in enumerate(target.linears)}
     gates = {"paths.0": constant_gates([1.0, 1.0]), "paths.1": constant_gates([second] * 2)}
     d = zoo.by_hand(target, U, {n: torch.eye(2) for n in U}, gates)
     d.info |= {"seed": 7, "loss": 0.5}
@@ -91,8 +92,8 @@ def test_the_share_lost_counts_rows_by_weight() -> None:
 
 
 def cells_of(path: Path) -> list[Cell]:
-    assert coverage.problems(coverage.load(path)) == []
-    return coverage.load(path)
+    assert coverage.problems(load(path)) == []
+    return load(path)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -159,7 +160,7 @@ def test_what_is_wrong_with_a_cell_is_said(
 ) -> None:
     path = tmp_path / "coverage.json"
     coverage.main(["plain", "--seeds", "1000", "--data", str(path)])
-    cell = coverage.load(path)[0]
+    cell = load(path)[0]
     assert coverage.problems([cell]) == []
     assert any(message in line for line in coverage.problems([cell | change]))
     assert any("twice" in line for line in coverage.problems([cell, cell]))
@@ -188,7 +189,7 @@ def test_bad_input(argv: list[str], message: str, capsys: pytest.CaptureFixture[
 
 
 def test_the_recorded_file_is_well_formed() -> None:
-    cells = coverage.load(coverage.DATA)
+    cells = load(coverage.DATA)
     assert coverage.problems(cells) == []
     for name, arm in ARMS.items():
         mine = [c for c in cells if c["arm"] == name]

@@ -25,7 +25,7 @@ CHAPTERS = [path for path in NOTEBOOKS if re.match(r"ch\d\d_", path.name)]
 
 # The core knows none of what stands on it. (The package's front page, __init__, may.)
 CORE = "components importance masks model losses config data run decompose decomposition"
-CORE += " checkpoint storage moves"
+CORE += " checkpoint storage moves prices"
 ABOVE = {
     "plots",
     "explorer",

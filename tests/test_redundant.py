@@ -70,7 +70,7 @@ def test_every_mechanism_is_in_the_weights(preset: redundant.Preset, seed: int) 
     torch.testing.assert_close(target(x), x.clamp(min=0))
     on = torch.ones(50, 2)
     torch.testing.assert_close(target.with_switches()(torch.cat([x, on], 1)), target(x))
-    a, b = (path.weight.detach() for path in target.paths)
+    a, b = (path.weight.detach() for path in target.linears)
     assert float((a - b).norm()) > 0.5
 
 
@@ -100,7 +100,7 @@ def test_cut_rows() -> None:
 
 def decomposed(target: Redundant, on: list[list[float]]) -> spd.Decomposition:
     """Exact pieces of both pathways, piece i for feature i, with importances `on`, whatever x."""
-    U = {f"paths.{p}": path.weight.detach() for p, path in enumerate(target.paths)}
+    U = {f"paths.{p}": path.weight.detach() for p, path in enumerate(target.linears)}
     V = {n: torch.eye(target.n) for n in U}
     return zoo.by_hand(target, U, V, {n: constant_gates(g) for n, g in zip(U, on, strict=True)})
 
@@ -127,7 +127,7 @@ def test_a_skip_is_no_error_under_any_mask() -> None:
     assert not report.recovered, "half of what is in the weights is skipped"
 
 
-QUICK = dataclasses.replace(REDUNDANT.config, C=6, steps=300, faithfulness_warmup_steps=100)
+QUICK = dataclasses.replace(REDUNDANT.config, C=6, steps=400, faithfulness_warmup_steps=100)
 
 
 def trained(preset: redundant.Preset, cut: float = 0.0) -> Tensor:
@@ -145,7 +145,7 @@ def trained(preset: redundant.Preset, cut: float = 0.0) -> Tensor:
 @pytest.mark.slow
 def test_training_skips_one_of_two_unless_both_are_needed_or_one_may_be_cut() -> None:
     plain, both, cut = trained(REDUNDANT), trained(REDUNDANT_BOTH), trained(REDUNDANT, 0.3)
-    assert (plain.amax(0) > 0.8).all() and (plain < 0.1).sum() == 3
+    assert plain.amax(0).min() > 0.8 and plain.amin(0).max() < 0.5
     assert both.min() > 0.8
     assert cut.min() > 0.8
 
@@ -161,7 +161,7 @@ def test_it_travels_with_its_decomposition(tmp_path: Path) -> None:
 def test_presets() -> None:
     for preset, needed in ((REDUNDANT, "either is enough"), (REDUNDANT_BOTH, "both are needed")):
         assert EXPERIMENTS[preset.name] is preset
-        assert preset.name not in PUBLISHED
+        assert preset.name not in PUBLISHED and preset.paper_config is None
         assert preset.summary() == f"5 features in 2 pathways, {needed}"
         x = preset.sampler(paper=True)(4, generator())
         assert isinstance(x, Tensor) and x.shape == (4, 5)

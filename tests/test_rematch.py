@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from benchmarks import rematch
-from benchmarks.rematch import GRIDS, METHODS, Cell, Grid
+from benchmarks.cells import Cell, describe, load
+from benchmarks.rematch import GRIDS, METHODS, Grid
 
 from spd_mini import Config, Schedule
 from spd_mini.baselines import apd
@@ -41,7 +42,7 @@ def test_both_methods_have_equally_many_settings(name: str) -> None:
     assert len(set(places["apd"])) == len(set(places["spd"])) == 15
     for m in METHODS:
         assert (0.0, 0.0) in places[m]
-        settings = {json.dumps(rematch.describe(grid.setting(m, p))) for p in places[m]}
+        settings = {json.dumps(describe(grid.setting(m, p))) for p in places[m]}
         assert len(settings) == 15
 
 
@@ -88,8 +89,8 @@ def test_separated_by_any_threshold() -> None:
 
 
 def cells_of(path: Path) -> list[Cell]:
-    assert rematch.problems(rematch.load(path)) == []
-    return rematch.load(path)
+    assert rematch.problems(load(path)) == []
+    return load(path)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -132,7 +133,7 @@ def test_a_cell_made_with_other_settings_is_made_again(
     rematch.main(argv)
     changed = dataclasses.replace(TINY, apd=dataclasses.replace(TINY.apd, p=0.9))
     monkeypatch.setitem(GRIDS, "tms-5-2", changed)
-    assert rematch.problems(rematch.load(path)) == [
+    assert rematch.problems(load(path)) == [
         "tms-5-2 apd [-0.25, 0.0]: made with other settings",
         "tms-5-2 apd [0.0, 0.0]: made with other settings",
     ]
@@ -173,7 +174,7 @@ def test_what_is_wrong_with_a_cell_is_said(
 ) -> None:
     path = tmp_path / "rematch.json"
     rematch.main(["tms-5-2", "--seeds", "1000", "--only", "apd", "--data", str(path)])
-    cell = rematch.load(path)[0]
+    cell = load(path)[0]
     assert rematch.problems([cell]) == []
     assert any(message in line for line in rematch.problems([cell | change]))
     assert any("twice" in line for line in rematch.problems([cell, cell]))
@@ -185,7 +186,7 @@ def test_what_is_wrong_with_a_cell_is_said(
 def test_verdicts_that_contradict_each_other(tmp_path: Path) -> None:
     path = tmp_path / "rematch.json"
     rematch.main(["tms-5-2", "--seeds", "1000", "--only", "apd", "--data", str(path)])
-    (cell, *_) = rematch.load(path)
+    (cell, *_) = load(path)
     cell["runs"][0] |= {"strict": True, "pattern": False}
     assert any("a stricter verdict holds" in line for line in rematch.problems([cell]))
 
@@ -208,7 +209,7 @@ def test_bad_input(argv: list[str], message: str, capsys: pytest.CaptureFixture[
 
 
 def test_the_recorded_file_is_well_formed() -> None:
-    cells = rematch.load(rematch.DATA)
+    cells = load(rematch.DATA)
     assert rematch.problems(cells) == []
     full = [c for c in cells if c["steps"] == GRIDS[c["experiment"]].setting(
         c["method"], c["octaves"]
@@ -221,7 +222,7 @@ def test_the_recorded_file_is_well_formed() -> None:
 
 def test_the_budgets_of_the_recorded_grid() -> None:
     """Median CPU seconds a run: APD is not given less than SPD, nor three times as much."""
-    cells = [c for c in rematch.load(rematch.DATA) if c["experiment"] == "tms-5-2"]
+    cells = [c for c in load(rematch.DATA) if c["experiment"] == "tms-5-2"]
     medians = {}
     for method in METHODS:
         steps = getattr(GRIDS["tms-5-2"], method).steps

@@ -19,8 +19,10 @@ export function view({ root, payload, redraw }) {
   const ways = choices("way of training", arms.map((arm) => arm.name), (arm) => go({ arm }));
   const text = el("p", { class: "spd-text", role: "status", "aria-live": "polite" });
 
+  const width = across(root);
+  const every = Math.ceil((labels.length * 52) / (width - 42)); // labels that fit side by side
   const chart = plot(`share skipped and share of the output lost, against ${knob}`, [-0.3, last + 0.3], [0, 1.05], {
-    width: across(root), height: 130, xTicks: labels.map((label, i) => [i, label]),
+    width, height: 130, xTicks: labels.map((label, i) => [i, label]).filter(([i]) => i % every === 0),
     yTicks: [0, 0.5, 1].map((v) => [v, String(v)]),
   });
   const lines = LINES.map(([, look]) => chart.line(look));
@@ -37,7 +39,7 @@ export function view({ root, payload, redraw }) {
   root.append(
     el("div", { class: "spd-controls" }, el("div", { class: "spd-wide" }, slider.root), ways.root, button("Reset", () => go({ at: start, arm: 0 }))),
     text,
-    panel("what is in the weights, and how important each run calls it",
+    panel("what is in the weights (down), and how important each run (across) calls it",
       picture(grid, `A number: importance on the mechanism's own probe. × and hatching: below ${off}, skipped. Last row: share of the output lost.`)),
     panel("all settings", picture(chart.root, `Across: ${knob}.`), legend));
 

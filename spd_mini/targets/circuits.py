@@ -65,6 +65,7 @@ class Pairs(SparseFeatures):
 class Preset(tms.Preset):
     """As in `tms`, with weights set by hand, and inputs in pairs if `unlike` is given."""
 
+    paper_config: None = None  # type: ignore[assignment]  # the paper has no such model
     unlike: float | None = None
 
     def sampler(self, paper: bool = False) -> SparseFeatures:
@@ -139,5 +140,5 @@ _OURS = dataclasses.replace(
     restarts=1,
     restarts_until=1.0,
 )
-CIRCUITS = Preset("circuits", 6, 3, False, _OURS, tms.TMS_5_2.paper_config)
+CIRCUITS = Preset("circuits", 6, 3, False, _OURS)
 CIRCUITS_PAIRED = dataclasses.replace(CIRCUITS, name="circuits-paired", unlike=1.0)

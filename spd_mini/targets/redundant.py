@@ -88,6 +88,11 @@ class Redundant(nn.Module):
     def tied(self) -> dict[str, str]:
         return {}
 
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The pathways, as what they are."""
+        return [path for path in self.paths if isinstance(path, nn.Linear)]
+
     def probes(self) -> Tensor:
         """One feature at 0.75 in each row, all pathways connected: (n, n) or (n, n + P)."""
         x = PROBE * torch.eye(self.n)
@@ -132,7 +137,9 @@ def certificate(target: Redundant) -> Certificate:
     whole, kept = target(x), {k: v.clone() for k, v in target.state_dict().items()}
     for p in range(P):
         for i in range(n):
-            others = {f"paths.{q}.weight": torch.zeros_like(v.weight) for q, v in _paths(target)}
+            others = {
+                f"paths.{q}.weight": torch.zeros_like(kept["paths.0.weight"]) for q in range(P)
+            }
             others[f"paths.{p}.weight"][:, i] = kept[f"paths.{p}.weight"][:, i]
             alone[p, i] = _with(target, kept | others)(x)[i, i] / whole[i, i]
             less = kept[f"paths.{p}.weight"].clone()
@@ -140,10 +147,6 @@ def certificate(target: Redundant) -> Certificate:
             out = _with(target, kept | {f"paths.{p}.weight": less})(x)
             missed[p, i] = (out - whole).abs().max() / PROBE
     return Certificate(alone, missed)
-
-
-def _paths(target: Redundant) -> list[tuple[int, nn.Linear]]:
-    return [(p, path) for p, path in enumerate(target.paths) if isinstance(path, nn.Linear)]
 
 
 def _with(target: Redundant, weights: dict[str, Tensor]) -> Redundant:
@@ -222,7 +225,7 @@ def build(preset: Preset, seed: int = 0) -> Redundant:
     p, generator = preset, torch.Generator().manual_seed(seed)
     target = _made(n_features=p.n_features, n_hidden=p.n_hidden, n_paths=p.n_paths, needs=p.needs)
     with torch.no_grad():
-        for path, back in zip(target.paths, target.back, strict=True):
+        for path, back in zip(target.linears, target.back, strict=True):
             drawn = torch.randn(p.n_hidden, p.n_features, generator=generator)
             W = torch.linalg.qr(drawn)[0]
             path.weight.copy_(W)

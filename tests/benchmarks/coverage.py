@@ -39,7 +39,7 @@ from benchmarks.ledger_data import FIRST_SEED, ROOT
 
 from spd_mini import Config, Decomposition, decompose, edit, masks, prices, recovery
 from spd_mini.__main__ import parse_seeds
-from spd_mini.targets import circuits, redundant
+from spd_mini.targets import circuits, redundant, tms
 
 DATA = ROOT / "book" / "coverage.json"
 NEAR = 0.02
@@ -121,7 +121,7 @@ def emptied(d: Decomposition, x: Tensor) -> nn.Module:
 
 def judge(d: Decomposition, x: Tensor, weight: Tensor) -> dict[str, Any]:
     """What is noted of one run."""
-    assert isinstance(d.target, redundant.Redundant | circuits.tms.TMS)
+    assert isinstance(d.target, redundant.Redundant | tms.TMS)
     truth = d.target.truth()
     report = recovery.report(d, truth)
     found: dict[str, Any] = {

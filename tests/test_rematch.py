@@ -13,6 +13,7 @@ from benchmarks.rematch import GRIDS, METHODS, Cell, Grid
 
 from spd_mini import Config, Schedule, sweep
 from spd_mini.baselines import apd
+from spd_mini.exercises import ch09
 from spd_mini.targets import PUBLISHED
 from spd_mini.targets import tms as toy
 
@@ -78,7 +79,7 @@ def test_prices_side_by_side_are_those_alone() -> None:
     target.decoder.weight.data = target.encoder.weight.data.T.clone()
     calm = dataclasses.replace(TINY.spd, recon_coeff=0.0, layerwise_coeff=0.0, lr=0.1)
     settings = [dataclasses.replace(calm, importance_coeff=b) for b in (3e-3, 0.3)]
-    together = rematch.spd_runs(target, data, settings, [4, 7])
+    together = ch09.prices(target, data, settings, [4, 7], target.tied)
     for i, setting in enumerate(settings):
         alone = sweep(target, data, setting, [4, 7], tied=target.tied, progress=False, device="cpu")
         for a, b in zip(together[2 * i : 2 * i + 2], alone, strict=True):
@@ -89,7 +90,7 @@ def test_prices_side_by_side_are_those_alone() -> None:
     other = dataclasses.replace(calm, p=2.0)
     for wrong in ([calm, other], [dataclasses.replace(calm, restarts=2)]):
         with pytest.raises(ValueError, match="have one start and differ in β3 only"):
-            rematch.spd_runs(target, data, wrong, [4])
+            ch09.prices(target, data, wrong, [4])
 
 
 # Verdicts

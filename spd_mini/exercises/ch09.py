@@ -1,16 +1,20 @@
-"""Checks for the exercises of chapter 9, and two measurements of its text."""
+"""Checks for the exercises of chapter 9, and what its text measures with."""
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..baselines import apd
-from ..config import Config
+from ..config import Config, value_at
+from ..data import Sample
 from ..decompose import decompose
 from ..decomposition import Decomposition
+from ..run import Run
 from ..targets.sparse import SparseFeatures
 from . import Wrong, as_tensor, check, compare, random
 
@@ -136,6 +140,23 @@ def width(shares: Sequence[float], step: float, least: float = 0.5) -> tuple[flo
     return best
 
 
+def widest(rows: Sequence[Sequence[float]], step: float) -> tuple[float, float]:
+    """`width` over several rows of a grid: the largest lower and the largest upper bound."""
+    low, high = zip(*(width(row, step) for row in rows), strict=True)
+    return max(low), max(high)
+
+
+def wider(regions: Mapping[str, tuple[float, float]]) -> str | None:
+    """Which of two regions, by name, is wider for sure; None if that is undecided.
+
+    It is one that works at all and whose lower bound reaches the other's upper one.
+    """
+    for (name, (least, most)), (_, bound) in itertools.permutations(regions.items(), 2):
+        if most > 0 and least >= bound[1]:
+            return name
+    return None
+
+
 def trained_numbers(d: Decomposition | apd.APD) -> int:
     """How many numbers were trained; a matrix tied to another has no U and V of its own."""
     if isinstance(d, apd.APD):
@@ -169,3 +190,45 @@ def costs(n: int) -> dict[str, tuple[int, float]]:
         "APD": kept(lambda: apd.decompose(layer, draw, free, device="cpu")[0]),
         "SPD": kept(lambda: decompose(layer, draw, narrow, device="cpu", progress=False)),
     }
+
+
+class _Prices(Run):
+    """SPD runs side by side at different prices: run i has `factors[i]` times the config's β3.
+
+    Every run has one start. The logged importance loss carries the factor; the total is right.
+    """
+
+    factors: Tensor
+
+    def losses(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        """As in Run, the importance loss times the factor of its run."""
+        terms = super().losses(x, weight)
+        return torch.cat([terms[:3], (terms[3] * self.factors)[None], terms[4:]])
+
+
+def prices(
+    target: nn.Module,
+    sample: Sample | Iterable[Any],
+    settings: Sequence[Config],
+    seeds: Sequence[int],
+    tied: Mapping[str, str] | None = None,
+) -> list[Decomposition]:
+    """Train settings of SPD that differ in a plain or scheduled β3 side by side, as APD's are.
+
+    Returns the results setting by setting, and seed by seed within. Raises ValueError for settings
+    that differ in anything else, or have restarts.
+    """
+    first = settings[0]
+    if first.restarts != 1 or any(
+        dataclasses.replace(c, importance_coeff=first.importance_coeff) != first for c in settings
+    ):
+        raise ValueError("SPD settings side by side have one start and differ in β3 only")
+    starts = [value_at(c.importance_coeff, 0) for c in settings]
+    cpu = torch.device("cpu")
+    run = _Prices(target, sample, first, None, tied, [*seeds] * len(settings), cpu)
+    run.factors = torch.tensor([s / starts[0] for s in starts]).repeat_interleave(len(seeds))
+    run.warm_up()
+    while run.step < first.steps:
+        run.train_step()
+    run.flush()
+    return [run.result(True, which=i) for i in range(len(starts) * len(seeds))]

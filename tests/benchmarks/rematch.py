@@ -37,11 +37,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import ledger_data
 from benchmarks.ledger_data import FIRST_SEED, GRADIENT, PRESETS, ROOT
 
-from spd_mini import Config, Decomposition, Schedule, recovery
+from spd_mini import Config, Schedule, recovery
 from spd_mini.__main__ import parse_seeds
 from spd_mini.baselines import apd
-from spd_mini.config import value_at
-from spd_mini.run import Run
+from spd_mini.exercises import ch09
 from spd_mini.targets import PUBLISHED
 
 DATA = ROOT / "book" / "rematch.json"
@@ -170,45 +169,6 @@ def describe(setting: Setting) -> dict[str, Any]:
     return fields
 
 
-class Prices(Run):
-    """SPD runs side by side at different prices: run i has `factors[i]` times the config's β3.
-
-    Every run has one start. The logged importance loss carries the factor; the total is right.
-    """
-
-    factors: Tensor
-
-    def losses(self, x: Tensor, weight: Tensor | None) -> Tensor:
-        """As in Run, the importance loss times the factor of its run."""
-        terms = super().losses(x, weight)
-        return torch.cat([terms[:3], (terms[3] * self.factors)[None], terms[4:]])
-
-
-def spd_runs(
-    target: Any, sample: Any, settings: Sequence[Config], seeds: Sequence[int]
-) -> list[Decomposition]:
-    """Train several settings of SPD that differ in a plain or scheduled β3, side by side.
-
-    Returns the results setting by setting, and seed by seed within. Raises ValueError for settings
-    that differ in anything else, or have restarts.
-    """
-    first = settings[0]
-    if first.restarts != 1 or any(
-        dataclasses.replace(c, importance_coeff=first.importance_coeff) != first for c in settings
-    ):
-        raise ValueError("SPD settings side by side have one start and differ in β3 only")
-    starts = [value_at(c.importance_coeff, 0) for c in settings]
-    run = Prices(
-        target, sample, first, None, target.tied, [*seeds] * len(settings), torch.device("cpu")
-    )
-    run.factors = torch.tensor([s / starts[0] for s in starts]).repeat_interleave(len(seeds))
-    run.warm_up()
-    while run.step < first.steps:
-        run.train_step()
-    run.flush()
-    return [run.result(True, which=i) for i in range(len(starts) * len(seeds))]
-
-
 def run_cells(
     name: str,
     target: Any,
@@ -226,7 +186,7 @@ def run_cells(
         data = preset.sampler(paper=True)
         ds = apd.decompose(target, data, settings, seeds, tied=target.tied, device="cpu")
     else:
-        ds = spd_runs(target, preset.sampler(), settings, seeds)
+        ds = ch09.prices(target, preset.sampler(), settings, seeds, target.tied)
     seconds = (time.process_time() - started) / len(ds)
     cells = []
     for i, (place, setting) in enumerate(zip(places, settings, strict=True)):

@@ -49,9 +49,10 @@ export function view({ root, payload, redraw }) {
   const strength = named("at most", { max: most, step: 1, value: state.count, oninput: (count) => go({ count }), format: (count) => plural(count, "mask") });
   const text = el("p", { class: "spd-text", role: "status", "aria-live": "polite" });
   const top = 1.1 * Math.max(2 * limit, payload.reach);
+  const tick = [1, 2, 5, 10, 20, 50].find((step) => most / step <= 5) ?? 100;
   const chart = plot("largest change of an output against the number of masks that the adversary sets", [0, most], [0, top], {
     width: across(root), height: 190, yTicks: [[0, "0"], [limit, String(limit)], [top / 1.1, small(top / 1.1)]],
-    xTicks: [0, most / 4, most / 2, (3 * most) / 4, most].map((k) => [k, String(Math.round(k))]),
+    xTicks: Array.from({ length: Math.floor(most / tick) + 1 }, (_, k) => [k * tick, String(k * tick)]),
   });
   chart.line({ style: "stroke:var(--spd-warn)", "stroke-width": 1, "stroke-dasharray": "4 3" }).set([[0, limit], [most, limit]]);
   const chance = chart.line(RANDOM);

@@ -120,7 +120,7 @@ def diagnosis(report: Diagnosis) -> Figure:
     names = {
         "unmasked": "every piece on",
         "important": "only the important",
-        "rounded": "the same, rounded",
+        "rounded": "the same, g rounded to 0 or 1",
         "random": "random masks",
         "worst_shared": "worst mask, one for all",
         "worst": "worst mask of each input",

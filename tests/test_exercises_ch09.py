@@ -28,6 +28,23 @@ def test_width_of_the_working_region(shares: list[float], want: tuple[float, flo
     assert ch09.width(shares, 2) == want
 
 
+def test_which_region_is_wider() -> None:
+    """Of two rows the larger bounds, each by itself; what reaches no further is undecided."""
+    rows = [[0.0, 0.6, 0.6, 0.0, 0.0], [0.6, 0.0, 0.0, 0.0, 0.0], [0.0] * 5]
+    assert ch09.widest(rows, 0.25) == (0.25, math.inf)
+    assert ch09.widest(rows[:1], 0.25) == (0.25, 0.75)
+    for least, most, other, want in (
+        (1.0, 3.0, (0.0, 0.5), "a"),
+        (1.0, 3.0, (0.5, 1.0), "a"),
+        (0.0, 0.5, (1.0, 3.0), "b"),
+        (1.0, 3.0, (0.5, math.inf), None),
+        (0.0, 2.0, (0.0, 2.0), None),
+        (0.0, 2.0, (0.0, 0.0), "a"),  # one that works, against none
+        (0.0, 0.0, (0.0, 0.0), None),
+    ):
+        assert ch09.wider({"a": (least, most), "b": other}) == want
+
+
 def test_what_a_tied_matrix_trains_counts_once() -> None:
     """4 × 2 and back: 3 pieces of 4 + 2 numbers, and two matrices' gates of 3 · 4 + 1."""
     config = Config(C=3, gate_hidden=4, steps=1, batch_size=4)

@@ -1,8 +1,8 @@
-"""Checks for the exercises of chapter 9, and two measurements of its text."""
+"""Checks for the exercises of chapter 9, and what its text measures with."""
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +134,23 @@ def width(shares: Sequence[float], step: float, least: float = 0.5) -> tuple[flo
             open_end = i == 0 or j == len(shares)
             best = max(best, ((j - i - 1) * step, math.inf if open_end else (j - i + 1) * step))
     return best
+
+
+def widest(rows: Sequence[Sequence[float]], step: float) -> tuple[float, float]:
+    """`width` over several rows of a grid: the largest lower and the largest upper bound."""
+    low, high = zip(*(width(row, step) for row in rows), strict=True)
+    return max(low), max(high)
+
+
+def wider(regions: Mapping[str, tuple[float, float]]) -> str | None:
+    """Which of two regions, by name, is wider for sure; None if that is undecided.
+
+    It is one that works at all and whose lower bound reaches the other's upper one.
+    """
+    for (name, (least, most)), (_, bound) in itertools.permutations(regions.items(), 2):
+        if most > 0 and least >= bound[1]:
+            return name
+    return None
 
 
 def trained_numbers(d: Decomposition | apd.APD) -> int:

@@ -1,7 +1,7 @@
 // View "dial": runs that differ in one setting, under a slider, seed by seed (chapter 9).
 import { across, button, choices, dash, el, heat, hue, lineKey, named, panel, picture, plane, plot, plural, write } from "./ui.js";
 
-const LOOKS = [["is right", "none"], ["and has the right lengths", "3 3"]].map(([name, dashes]) => [name, { style: "stroke:var(--spd-ink)", "stroke-width": 2, "stroke-dasharray": dashes }]);
+const LOOKS = [["right pattern", "none"], ["right lengths as well", "3 3"]].map(([name, dashes]) => [name, { style: "stroke:var(--spd-ink)", "stroke-width": 2, "stroke-dasharray": dashes }]);
 
 export function view({ root, payload, redraw }) {
   const { knob, labels, columns, settings, start } = payload; // start: the setting it opens on
@@ -20,9 +20,10 @@ export function view({ root, payload, redraw }) {
     width: across(root), height: 130, xTicks: settings.map(({ label }, i) => [i, label]),
     yTicks: [0, runs.length].map((v) => [v, String(v)]),
   });
+  // A band and no third line: the setting that is shown must not look like a curve.
+  const now = chart.line({ style: "stroke:var(--spd-sunk);stroke-width:16" });
   const count = (i, kind) => settings[i].runs.filter((run) => run[kind]).length;
   ["pattern", "strict"].forEach((kind, k) => chart.line(LOOKS[k][1]).set(settings.map((_, i) => [i, count(i, kind)])));
-  const now = chart.line({ class: "spd-line-now" });
 
   const reach = 1.15 * Math.max(...columns.map(([a, b]) => Math.hypot(a, b)));
   const drawn = settings.map(({ runs }) => runs.map(({ g, slots, arrows }) => {
@@ -35,17 +36,23 @@ export function view({ root, payload, redraw }) {
       board.arrow({ class: "spd-column" }).set(a, b);
       board.text(labels[j], a, b);
     });
-    return [board.root, g.length ? map.root : el("p", {}, "no piece in use")];
+    // Beyond five pieces colours repeat: a key beside each row shows the line of its arrows.
+    const keys = slots.map((slot) => {
+      const key = lineKey({ style: `stroke:${hue(slot)};stroke-width:5`, "stroke-dasharray": dash(slot) });
+      key.setAttribute("data-key", `s${slot}`);
+      return key;
+    });
+    return [board.root, g.length ? el("div", { class: "spd-keyed" }, el("div", {}, ...keys), map.root) : el("p", {}, "no piece in use")];
   }));
   const boxes = [el("div"), el("div")];
   const legend = el("ul", { class: "spd-legend" }, ...LOOKS.map(([name, look]) => el("li", {}, lineKey(look), name)));
   root.append(
     el("div", { class: "spd-controls" }, el("div", { class: "spd-wide" }, slider.root), seeds.root, button("Reset", () => go(start, payload.run))),
     text,
-    panel("in how many runs the pattern …", picture(chart.root, `Across: ${knob}. Up: runs of ${runs.length}.`), legend),
+    panel("right runs", picture(chart.root, `Across: ${knob}. Up: runs, of ${runs.length}. Band: the setting shown.`), legend),
     el("div", { class: "spd-flow" },
-      panel("lengths", boxes[0], el("p", {}, "Ink: columns of W. Colour: each piece's column for the inputs that it serves.")),
-      panel("pattern", boxes[1], el("p", {}, "Inputs across, pieces that serve any input down."))));
+      panel("lengths", boxes[0], el("p", {}, "Ink: columns of W. Colour: each piece's column for the inputs that it serves. From the sixth piece on, colours come again, dashed.")),
+      panel("pattern", boxes[1], el("p", {}, "Inputs across, pieces that serve any input down; beside each, its arrow's line. Point at one to light it on both sides."))));
 
   let shown = null;
   function draw() {

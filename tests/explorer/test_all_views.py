@@ -409,6 +409,9 @@ def test_dial_shows_the_run_of_its_setting(open_page: OpenPage) -> None:
     assert text.inner_text() == "k 1.0, one: 3 pieces in use. Said of it."
     arrows = root.locator(".spd-plane .spd-piece")
     assert arrows.count() == 3
+    dashes = "all => all.map((n) => n.querySelector('path').getAttribute('stroke-dasharray'))"
+    keys = root.locator(".spd-keyed .spd-key")
+    assert keys.evaluate_all(dashes) == ["none"] * 3, "one key beside each row, its arrow's line"
     root.get_by_label("k", exact=True).fill("0")
     root.get_by_role("button", name="two").click()
     settle(page)
@@ -548,16 +551,18 @@ def test_adversary_tells_how_many_masks_it_takes(open_page: OpenPage) -> None:
     page, root = opened("adversary", open_page)
     text = root.locator(".spd-text")
     assert text.inner_text() == (
-        "exact, x₀ on: with 6 masks of 12 that are free, the adversary moves an output by 0.000. "
+        "exact, x₀ on: allowed at most 6 of the 12 masks that are free, the adversary sets 0 and "
+        "moves an output by 0.000. "
         "No number of masks found breaks the limit 0.1; 99 of 100 random draws stay below 0.000."
     )
     root.get_by_role("button", name="with a pair").click()
-    root.get_by_label("masks", exact=True).fill("1")
+    root.get_by_label("at most", exact=True).fill("1")
     settle(page)
     # x₀ = 0.75: the pair adds ±0.75 · 0.4 to the hidden vector's first entry, with W₀ = (1, 0).
-    assert "with 1 mask of 12 that are free, the adversary moves an output by 0.300. 1 mask is" in (
-        text.inner_text()
-    )
+    assert "at most 1 of the 12 masks that are free, the adversary sets 1 and" in text.inner_text()
+    assert "moves an output by 0.300. 1 mask is enough" in text.inner_text()
+    slider = root.get_by_label("at most", exact=True)
+    assert slider.get_attribute("max") == "12", "no position beyond the free masks"
     assert root.locator(".spd-numbers").first.inner_text() in ("0.45 | 0.75", "0.45 | 0.15")
     counts = [f"{k} of 7, 0 of them live on some feature" for k in (0, 1)]
     assert sorted(root.locator("dd").all_inner_texts()) == counts
@@ -566,7 +571,7 @@ def test_adversary_tells_how_many_masks_it_takes(open_page: OpenPage) -> None:
     assert text.inner_text().startswith("with a pair, x₂ on: ")
     root.get_by_role("button", name="Reset").click()
     settle(page)
-    assert text.inner_text().startswith("exact, x₀ on: with 6 masks")
+    assert text.inner_text().startswith("exact, x₀ on: allowed at most 6 ")
 
 
 KNEW, LOST = torch.tensor([6.0] + [0.0] * 11).softmax(0)[0].item(), 1 / 12

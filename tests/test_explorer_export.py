@@ -352,8 +352,9 @@ def test_payload_of_a_switchboard_stays_below_150_kilobytes(
 ) -> None:
     """The three arms of the facts model, with as many pieces as matter there."""
     if d_mlp == 16:  # fewer neurons than facts: no hidden vector has a dual, any numbers will do
-        d = decomposition(Facts(48, 4, 48, 128, 16), 60, 0, {}, d_gate=8)
-        d.target.keys.normal_(generator=torch.Generator().manual_seed(0))
+        target = Facts(48, 4, 48, 128, 16)
+        target.keys.normal_(generator=torch.Generator().manual_seed(0))
+        d = decomposition(target, 60, 0, {}, d_gate=8)
     else:
         d = memory(48, 4, 128, d_mlp, n_paths, spare=16, noise=0.01, d_gate=8)
     shown = explorer.switchboard(d)

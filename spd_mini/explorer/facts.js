@@ -21,29 +21,30 @@ export const reading = (model, keys, noise) =>
 // and says, the answer with the highest mean.
 export function recall(model, read, answers, strength) {
   const n = answers.length;
-  const first = model.ends.map((l) => l - 1);
-  const draws = strength ? read[first[0]].noise.length / model.layers[first[0]].d_out : 1;
-  const writes = model.ends.map((l) => model.layers[l]);
-  const m = writes[0].d_out;
-  // rows of W_out by neuron: most neurons are off, and are left out
-  const columns = writes.map(({ W: [W], d_in, d_out }) => Float64Array.from({ length: W.length }, (_, k) => W[(k % d_out) * d_in + Math.floor(k / d_out)]));
+  const m = model.layers[model.ends[0]].d_out;
+  const paths = model.ends.map((l) => {
+    const { bias, d_out: width } = model.layers[l - 1];
+    const { W: [W], bias: shift } = model.layers[l];
+    // what each neuron writes: most of them are off, and are left out
+    const writes = new Float64Array(W.length);
+    for (let o = 0, k = 0; o < m; o++) for (let i = 0; i < width; i++, k++) writes[i * m + o] = W[k];
+    return { ...read[l - 1], width, bias: bias ?? new Float64Array(width), shift: shift ?? new Float64Array(m), writes };
+  });
+  const draws = strength ? paths[0].noise.length / paths[0].width : 1;
   const mean = new Float64Array(n * m);
   const logits = new Float64Array(m);
   for (let f = 0; f < n; f++)
     for (let d = 0; d < draws; d++) {
       logits.fill(0);
-      first.forEach((l, k) => {
-        const { bias, d_out: width } = model.layers[l];
-        const { keys, noise } = read[l];
+      for (const { keys, noise, width, bias, shift, writes } of paths) {
+        for (let o = 0; o < m; o++) logits[o] += shift[o];
         for (let i = 0; i < width; i++) {
-          const a = keys[f * width + i] + strength * noise[d * width + i] + (bias ? bias[i] : 0);
-          if (a > 0) for (let o = 0, at = i * m; o < m; o++, at++) logits[o] += a * columns[k][at];
+          const a = keys[f * width + i] + strength * noise[d * width + i] + bias[i];
+          if (a > 0) for (let o = 0, at = i * m; o < m; o++, at++) logits[o] += a * writes[at];
         }
-        const shift = writes[k].bias;
-        if (shift) for (let o = 0; o < m; o++) logits[o] += shift[o];
-      });
-      const high = Math.max(...logits);
-      let sum = 0;
+      }
+      let [high, sum] = [-Infinity, 0];
+      for (let o = 0; o < m; o++) if (logits[o] > high) high = logits[o];
       for (let o = 0; o < m; o++) sum += logits[o] = Math.exp(logits[o] - high);
       for (let o = 0; o < m; o++) mean[f * m + o] += logits[o] / (sum * draws);
     }

@@ -22,7 +22,7 @@ from .packing import numbers, packed
 KINDS = ("pathways",)
 KNOWN = 0.5
 """A fact is known when its answer has at least this probability."""
-DRAWS = 10
+DRAWS = 8
 """Paraphrases of each fact."""
 
 

@@ -87,7 +87,9 @@ export function view({ root, payload, redraw }) {
       const reads = [...state.off].some((one) => layers[one.l].relu);
       done = { name, plain, extents: layers.map((layer, l) => extent(layer, masks[l])), read: reads ? reading(plain, keys, noise) : untouched };
     }
-    return { before, after: state.off.size ? recall(done.plain, done.read, answers, strength) : before };
+    if (!state.off.size) return { before, after: before };
+    if (done.after?.strength !== strength) done.after = { strength, ...recall(done.plain, done.read, answers, strength) };
+    return { before, after: done.after };
   }
 
   // --- controls ------------------------------------------------------------------------------

@@ -83,9 +83,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=list(ARGUMENTS))
+        path = Path(folder) / "page.html"
         for name, make in CASES.items():
             html = spd.explore(make())._repr_html_()
-            path = Path(folder) / "page.html"
             path.write_text(html, encoding="utf-8")
             page = browser.new_page()
             page.goto(path.as_uri())

@@ -642,7 +642,7 @@ def test_switchboard_with_noise_says_so(open_page: OpenPage) -> None:
     root.get_by_label("noise of paraphrases").fill("0.5")
     settle(page)
     told = root.locator(".spd-text").inner_text()
-    assert "in 10 paraphrases with noise 0.50 and is " in told
+    assert "in 8 paraphrases with noise 0.50 and is " in told
     before = root.evaluate("root => [...root.spdExplorer.asked().before.p]")
     assert all(0.2 < p < KNEW for p in before)
 

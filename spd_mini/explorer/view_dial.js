@@ -1,7 +1,11 @@
 // View "dial": runs that differ in one setting, under a slider, seed by seed (chapter 9).
 import { across, button, choices, dash, el, heat, hue, lineKey, named, panel, picture, plane, plot, plural, write } from "./ui.js";
 
-const LOOKS = [["right pattern", "none"], ["right lengths as well", "3 3"]].map(([name, dashes]) => [name, { style: "stroke:var(--spd-ink)", "stroke-width": 2, "stroke-dasharray": dashes }]);
+// The second lies on the first where both hold, so the first is broad and the second thin.
+const LOOKS = [
+  ["right pattern", { style: "stroke:var(--spd-edge)", "stroke-width": 5 }],
+  ["right lengths as well", { style: "stroke:var(--spd-ink)", "stroke-width": 2, "stroke-dasharray": "3 3" }],
+];
 
 export function view({ root, payload, redraw }) {
   const { knob, labels, columns, settings, start } = payload; // start: the setting it opens on

@@ -43,7 +43,7 @@ def _lines(a: Tensor, v: Tensor, side: Tensor) -> tuple[Tensor, Tensor] | None:
     h = a @ v
     driven = a * h[:, None]
     unit = driven / driven.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    cosines, found = unit @ unit.T, []
+    cosines, found = unit @ unit.T, list[Tensor]()
     rest, apart = h * side > 0, torch.ones_like(h, dtype=torch.bool)
     while len(found) < MOST:
         close = (cosines > CLOSE) & rest

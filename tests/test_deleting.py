@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from benchmarks import deleting
-from benchmarks.deleting import ALL, ARMS, METHODS, PLAN, Cell
+from benchmarks.cells import Cell, load
+from benchmarks.deleting import ALL, ARMS, METHODS, PLAN
 
 from spd_mini import Config, edit
 from spd_mini.baselines import unlearn
@@ -70,8 +71,8 @@ def test_methods_have_the_same_budget_of_trials() -> None:
 
 
 def cells_of(path: Path) -> list[Cell]:
-    assert deleting.problems(deleting.load(path)) == []
-    return deleting.load(path)
+    assert deleting.problems(load(path)) == []
+    return load(path)
 
 
 @pytest.mark.slow
@@ -106,7 +107,7 @@ def test_a_tiny_grid_runs_and_goes_on_where_it_stopped(
     monkeypatch.setattr(deleting, "PLAN", dataclasses.replace(BRIEF, noise=0.4))
     assert deleting.problems([first]) == ["facts 1000: made with other settings"]
     deleting.main([*argv, "--seeds", "1000"])
-    again = deleting.load(path)[0]
+    again = load(path)[0]
     assert again["setting"] != first["setting"]
     assert again["decompose_seconds"] == first["decompose_seconds"]
 
@@ -161,7 +162,7 @@ def test_the_best_on_validation_facts_is_taken(monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
     """A recorded cell of the book."""
-    return deleting.load(deleting.DATA)[0]
+    return load(deleting.DATA)[0]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_bad_input(argv: list[str], message: str, capsys: pytest.CaptureFixture[
 
 
 def test_the_recorded_file_is_well_formed_and_complete() -> None:
-    cells = deleting.load(deleting.DATA)
+    cells = load(deleting.DATA)
     assert deleting.problems(cells) == []
     seeds = {arm: [c["seed"] for c in cells if c["arm"] == arm] for arm in ARMS}
     assert all(len(s) >= 5 for s in seeds.values())
@@ -221,7 +222,7 @@ def test_the_recorded_file_is_well_formed_and_complete() -> None:
 
 def test_what_the_recorded_target_and_oracle_must_be() -> None:
     """The target knows every fact and nothing was lost; whoever was never told does not know."""
-    for c in deleting.load(deleting.DATA):
+    for c in load(deleting.DATA):
         target, oracle = c["methods"]["target"], c["methods"]["oracle"]
         assert target["recall"] == 1 and target["lost"] == 0 and target["own_steps"] == 0
         assert oracle["recall"] == 0 and oracle["paraphrased"] < 0.1

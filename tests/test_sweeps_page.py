@@ -17,7 +17,10 @@ def test_a_grid_by_hand() -> None:
     """One row, two places; verdicts are counted apart, ML2R of the right patterns only."""
     about = {"experiment": "tms-5-2", "method": "spd", "steps": 1500, "seconds_a_run": 2.0}
     left = about | {"octaves": [-1.0, 0.0], "runs": [run(False, True, True, 0.8)] * 2}
-    right = about | {"octaves": [0.0, 0.0], "runs": [run(True, True, True), run(0, 0, 0, 9.0)]}
+    right = about | {
+        "octaves": [0.0, 0.0],
+        "runs": [run(True, True, True), run(False, False, False, 9.0)],
+    }
     text = sweeps_page.rematch([left, right])
     assert "recovered 1, right pattern 3, separable 3 of 4 runs" in text
     assert "0.867 ± 0.115" in text  # 0.8, 0.8, 1

@@ -4,7 +4,7 @@
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ FILES = {
 Row = Mapping[str, Any]
 
 
-def tally(runs: Sequence[Row], what: Callable[[Row], Any]) -> str:
-    """How many runs, without the sum of them."""
-    return str(sum(bool(what(run)) for run in runs))
+def tally(runs: Sequence[Row], what: str) -> str:
+    """Of how many runs something holds."""
+    return str(sum(bool(run[what]) for run in runs))
 
 
 def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
@@ -49,7 +49,7 @@ def rematch(rows: Sequence[Cell]) -> str:
     names = {"apd": ("APD", "top-$k$", "simplicity"), "spd": ("SPD", "$\\beta_3$", "$p$")}
     for (experiment, method, steps), mine in grouped(rows, "experiment", "method", "steps").items():
         title, long, short = names[method]
-        by_short = grouped([c | {"at": c["octaves"][1]} for c in mine], "at")
+        by_short = grouped([{**c, "at": c["octaves"][1]} for c in mine], "at")
         places = sorted({c["octaves"][0] for c in mine})
         lines = []
         for (at,), row in sorted(by_short.items()):
@@ -60,9 +60,8 @@ def rematch(rows: Sequence[Cell]) -> str:
         seconds = statistics.fmean(c["seconds_a_run"] for c in mine)
         said = (
             f"`{experiment}`, {title}, {steps:,} steps, {seconds:.1f} CPU seconds a run: recovered "
-            f"{tally(runs, lambda r: r['strict'])}, right pattern "
-            f"{tally(runs, lambda r: r['pattern'])}, separable "
-            f"{tally(runs, lambda r: r['separated'])} of {len(runs)} runs"
+            f"{tally(runs, 'strict')}, right pattern {tally(runs, 'pattern')}, separable "
+            f"{tally(runs, 'separated')} of {len(runs)} runs"
             + (f"; ML2R of those with the right pattern {mean_sd(right)}" if right else "")
             + "."
         )
@@ -74,7 +73,7 @@ def rematch(rows: Sequence[Cell]) -> str:
 def _verdicts(runs: Sequence[Row]) -> str:
     if not runs:
         return "–"
-    return " / ".join(tally(runs, lambda r, v=v: r[v]) for v in ("strict", "pattern", "separated"))
+    return " / ".join(tally(runs, verdict) for verdict in ("strict", "pattern", "separated"))
 
 
 # Adversaries

@@ -23,6 +23,7 @@ from playwright.sync_api import Locator, Page
 import spd_mini as spd
 from browsing import OpenPage
 from spd_mini import edit, explorer
+from spd_mini.explorer.switchboard import noises
 from spd_mini.targets import facts
 
 pytestmark = pytest.mark.slow  # every view in a real browser
@@ -682,8 +683,14 @@ def test_switchboard_with_noise_says_so(open_page: OpenPage) -> None:
     settle(page)
     told = root.locator(".spd-text").inner_text()
     assert "in 8 paraphrases with noise 0.50 and is " in told
+    target = memory().target
+    assert isinstance(target, facts.Facts)
+    x = target.keys + 0.5 * noises(24)[:, None]
+    want = target(x).softmax(-1).mean(0).diagonal().tolist()
     before = root.evaluate("root => [...root.spdExplorer.asked().before.p]")
-    assert all(0.2 < p < KNEW for p in before)
+    assert before == pytest.approx(want, abs=1e-5)
+    assert before != pytest.approx([KNEW] * 12, abs=0.01)
+    assert f"was {want[0]:.3f} in 8" in told
 
 
 def test_switchboard_where_a_second_pathway_remembers(open_page: OpenPage) -> None:

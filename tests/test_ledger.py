@@ -429,6 +429,9 @@ def fake_run(name: str, seed: int, device: str, jobs: int) -> Data:
     return with_presets(a_run(name, seed, device=device, at_once=jobs, **verdict))
 
 
+WROTE = [f"wrote appendix_{name}" for name in ("ledger.md", "ledger.svg", "sweeps.md")]
+
+
 def run_ledger(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, list[str]]:
     status = ledger.main(argv)
     out, err = capsys.readouterr()
@@ -449,7 +452,7 @@ def test_runs_are_written_one_by_one_and_not_repeated(
         "tms-5-2 seed 1000: 6.4 s, recovered",
         "tms-5-2 seed 1001: 7.4 s, encoder: 3 wrong entries in the identity pattern",
     ]
-    assert said[3:] == ["wrote appendix_ledger.md", "wrote appendix_ledger.svg"]
+    assert said[3:] == WROTE
     data = ledger_data.load(path)
     assert ledger_data.problems(data) == []
     assert [(run["seed"], run["at_once"]) for run in data["runs"]] == [(1000, 1), (1001, 1)]
@@ -540,7 +543,7 @@ def test_results_made_elsewhere_are_taken_in(
     assert (len(data["runs"]), len(data["side_by_side"])) == (1, 1)
     assert run_ledger(capsys, "--only-render", "--data", str(path)) == (
         0,
-        ["wrote appendix_ledger.md", "wrote appendix_ledger.svg"],
+        WROTE,
     )
 
 

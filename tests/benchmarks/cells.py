@@ -3,6 +3,7 @@
 One line a cell and one line a run, so that differences can be read; written atomically.
 """
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -20,6 +21,16 @@ FACTS = {"cpu", "cores", "gpu", "torch", "python", "date", "commit"}
 def say(line: str) -> None:
     """One line about progress."""
     sys.stderr.write(line + "\n")
+
+
+def status(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Do the work of a command line: 0, or 2 for bad input, which is said."""
+    try:
+        work(args)
+    except (ValueError, OSError) as error:
+        say(f"error: {error}")
+        return 2
+    return 0
 
 
 def describe(setting: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import ledger_data
-from benchmarks.cells import FACTS, Cell, load, say, update
+from benchmarks.cells import FACTS, Cell, load, say, status, update
 from benchmarks.ledger_data import FIRST_SEED, ROOT
 
 import spd_mini as spd
@@ -488,13 +488,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="1000:1005", help="such as 1000:1005")
     parser.add_argument("--keep", type=Path, help="a folder for the decompositions")
     parser.add_argument("--data", type=Path, default=DATA, help="where the cells go")
-    args = parser.parse_args(argv)
-    try:
-        _work(args)
-    except (ValueError, OSError) as error:
-        say(f"error: {error}")
-        return 2
-    return 0
+    return status(_work, parser.parse_args(argv))
 
 
 def _work(args: argparse.Namespace) -> None:

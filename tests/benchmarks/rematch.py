@@ -34,7 +34,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import ledger_data
-from benchmarks.cells import FACTS, Cell, describe, load, say, update
+from benchmarks.cells import FACTS, Cell, describe, load, say, status, update
 from benchmarks.ledger_data import FIRST_SEED, GRADIENT, PRESETS, ROOT
 
 from spd_mini import Config, Schedule, prices, recovery
@@ -273,13 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", type=float, help="one place along the short axis alone")
     parser.add_argument("--steps", type=int, help="another length than the grid's")
     parser.add_argument("--data", type=Path, default=DATA, help="where the cells go")
-    args = parser.parse_args(argv)
-    try:
-        _work(args)
-    except (ValueError, OSError) as error:
-        say(f"error: {error}")
-        return 2
-    return 0
+    return status(_work, parser.parse_args(argv))
 
 
 def _work(args: argparse.Namespace) -> None:

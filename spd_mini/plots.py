@@ -1,6 +1,7 @@
 """Matplotlib figures of decompositions. They know the core; the core does not know them."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from .decomposition import Decomposition
 from .diagnose import BOUNDS, Diagnosis
+from .records import mean_interval
 from .recovery import Report
 
 OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#C2B000", "#0072B2", "#D55E00")
@@ -165,4 +167,56 @@ def diagnosis(report: Diagnosis) -> Figure:
     count = len(report.warnings)
     kinds = ", ".join(dict.fromkeys(w.kind for w in report.warnings))
     fig.suptitle(f"{count or 'No'} warning{'s' * (count != 1)}{': ' * bool(count)}{kinds}")
+    return fig
+
+
+def fronts(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    names: tuple[str, str],
+    *,
+    ideal: str = "",
+    least: float = 1e-4,
+) -> Figure:
+    """Methods by two losses, logarithmic, in one panel for each setting; good is lower left.
+
+    panels: {title: {method: (losses along x, along y), one of each a seed}}. Values below `least`
+    are drawn there. Small dots are seeds, large signs their geometric means with 95 % intervals
+    (Student's t of the logarithms); the dotted line joins the methods that no other beats, without
+    the one called `ideal`, which is drawn in ink. Raises ValueError where a method has fewer than
+    two seeds or not as many of one loss as of the other.
+    """
+    methods = list(dict.fromkeys(m for panel in panels.values() for m in panel))
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(9, 4.2), layout="constrained", sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
+        means = []
+        for method, losses in panel.items():
+            if len({len(v) for v in losses}) != 1 or len(losses[0]) < 2:
+                raise ValueError(
+                    f"'{method}' needs two losses of the same two or more seeds; "
+                    f"got {' and '.join(str(len(v)) for v in losses)} in '{title}'"
+                )
+            logs = np.log10(np.maximum(losses, least))  # (2, seeds)
+            (x, x_half), (y, y_half) = (mean_interval(v) for v in logs.tolist())
+            i = methods.index(method)
+            paint = INK if method == ideal else colour(i)
+            ax.plot(*logs, ".", color=paint, ms=4, alpha=0.6)
+            ax.errorbar(
+                x, y, y_half, x_half, fmt="os^vPD*X"[i % 8], color=paint, ms=8, lw=1, mec=INK,
+                mew=0.5, label=method,
+            )  # fmt: skip
+            if method != ideal:
+                means.append((x, y))
+        beaten = {p for p in means for q in means if q != p and q[0] <= p[0] and q[1] <= p[1]}
+        best = sorted(set(means) - beaten)
+        ax.step(*np.transpose(best), where="post", color=INK, lw=1, ls=":", zorder=0)
+        low, ticks = math.log10(least), range(math.floor(math.log10(least)), 1)
+        labels = [f"{'≤ ' * (t <= low)}{10.0**t:g}" for t in ticks]
+        ax.set(title=title, xlabel=names[0], xlim=(low - 0.3, 0.3), ylim=(low - 0.3, 0.3))
+        ax.set(xticks=ticks, xticklabels=labels, yticks=ticks, yticklabels=labels)
+    axes[0, 0].set_ylabel(names[1])
+    handles = axes[0, 0].get_legend_handles_labels()
+    fig.legend(*handles, loc="outside lower center", ncols=4, frameon=False)
     return fig

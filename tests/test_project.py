@@ -35,6 +35,7 @@ ABOVE = {
     "baselines",
     "cluster",
     "edit",
+    "records",
     "__main__",
 }
 

@@ -41,7 +41,7 @@ export function view({ root, payload, redraw }) {
     text,
     panel("what is in the weights (down), and how important each run (across) calls it",
       picture(grid, `A number: importance on the mechanism's own probe. × and hatching: below ${off}, skipped. Last row: share of the output lost.`)),
-    panel("all settings", picture(chart.root, `Across: ${knob}.`), legend));
+    panel("all settings", picture(chart.root, `Across: the settings of ${knob}, one step each. Up: shares, 1 = all.`), legend));
 
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const count = (rs, state) => rs.flatMap((run) => run.state).filter((v) => v === state).length;

@@ -155,12 +155,12 @@ export function view({ root, payload, redraw }) {
     text,
     panel("every fact", el("div", { class: "spd-subjects" }, ...board), hand,
       el("ul", { class: "spd-legend" }, swatch("is-target", "probability of its answer as trained"), swatch("is-masked", "now"),
-        el("li", {}, "– lost, as meant"), el("li", {}, "× lost besides"), el("li", {}, "! meant, but still known"))),
+        el("li", {}, `– lost (below ${fixed(payload.known)}), as meant`), el("li", {}, "× lost besides"), el("li", {}, "! meant, but still known"))),
     panel("pieces: click one to multiply it by the factor, again to restore it", ...lists.map((one) => one.node), told),
     el("div", { class: "spd-flow" },
       panel("hurt most besides", ...hurt.map((row) => row.node), spared),
       panel("what is taken from the weights", el("dl", { class: "spd-facts" }, ...rows.flat()),
-        el("p", {}, `The weights themselves change: this is a plain ${payload.model} with the same entries. No masks remain, and nothing acts while it runs. Biases, all other pieces and what the pieces leave over stay as they were. ‖·‖ is the Frobenius norm. In Python:`), python)));
+        el("p", {}, `The weights themselves change: this is a plain network of the same class, ${payload.model}, with the same entries. No masks remain, and nothing acts while it runs. Biases, all other pieces and what the pieces leave over stay as they were. ‖·‖ is the Frobenius norm. In Python:`), python)));
   const stop = roving(cells.map((cell) => cell.node));
   lists.forEach(({ own }) => roving(own));
 

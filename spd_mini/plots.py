@@ -213,7 +213,7 @@ def fronts(
         best = sorted(set(means) - beaten)
         ax.step(*np.transpose(best), where="post", color=INK, lw=1, ls=":", zorder=0)
         low, ticks = math.log10(least), range(math.floor(math.log10(least)), 1)
-        labels = [f"{'≤ ' * (t <= low)}{10.0**t:g}" for t in ticks]
+        labels = ["≤ " * (t <= low) + f"$10^{{{t}}}$" for t in ticks]
         ax.set(title=title, xlabel=names[0], xlim=(low - 0.3, 0.3), ylim=(low - 0.3, 0.3))
         ax.set(xticks=ticks, xticklabels=labels, yticks=ticks, yticklabels=labels)
     axes[0, 0].set_ylabel(names[1])

@@ -30,7 +30,8 @@ def test_fronts_leave_the_ideal_out_and_cut_off_what_is_tiny() -> None:
     assert np.allclose(step.get_xydata(), [(-2, -2)])
     drawn = {bar.get_label(): bar[0].get_xydata()[0] for bar in fig.axes[0].containers}
     assert np.allclose(drawn["best"], (-3, -3))
-    assert [t.get_text() for t in fig.axes[0].get_xticklabels()] == ["≤ 0.001", "0.01", "0.1", "1"]
+    labels = [t.get_text() for t in fig.axes[0].get_xticklabels()]
+    assert labels == ["≤ $10^{-3}$", "$10^{-2}$", "$10^{-1}$", "$10^{0}$"]
     plt.close(fig)
 
 

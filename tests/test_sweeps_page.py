@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import cells, sweeps_page
+from benchmarks import cells, sweeps_figures, sweeps_page
 from benchmarks.ledger_data import ROOT
 
 
 def run(strict: bool, pattern: bool, separated: bool, ml2r: float = 1.0) -> dict[str, Any]:
     return {"strict": strict, "pattern": pattern, "separated": separated, "ml2r": ml2r}
+
+
+RIGHT = run(True, True, True)
 
 
 def test_a_grid_by_hand() -> None:
@@ -64,6 +67,32 @@ def test_the_page_in_the_book_is_of_its_data() -> None:
     book = ROOT / "book"
     rendered = sweeps_page.render(sweeps_page.load(book))
     assert (book / sweeps_page.PAGE).read_text(encoding="utf-8") == rendered, "run make ledger"
+    for name, (part, _) in sweeps_figures.FIGURES.items():
+        rows = sweeps_page.load(book)[part]
+        assert f"```{{figure}} {name}\n" in rendered
+        assert sweeps_figures.fingerprint(rows) in (book / name).read_text(encoding="utf-8"), name
+
+
+def test_figures_say_what_the_rows_do_and_repeat(tmp_path: Path) -> None:
+    """A grid of two by two; one cell of another length is left to the table."""
+    about = {"experiment": "tms-5-2", "method": "spd"}
+    rows: list[Any] = [
+        about | {"steps": 9, "octaves": [x, y], "runs": [run(False, y > 0, x > 0), RIGHT]}
+        for x in (0.0, 1.0)
+        for y in (0.0, 1.0)
+    ]
+    rows.append(about | {"steps": 8, "octaves": [0.0, 0.0], "runs": [RIGHT]})
+    text = sweeps_figures.draw("appendix_rematch.svg", rows)
+    assert text == sweeps_figures.draw("appendix_rematch.svg", rows)
+    assert text != sweeps_figures.draw("appendix_rematch.svg", rows[:-1]), "another fingerprint"
+    assert (text.count(">1/2<"), text.count(">2/2<"), text.count("1/1")) == (2, 2, 0)
+    assert "SPD, 9 steps" in text
+    assert "SPD, 8 steps" not in text
+    losses = {m: {"paraphrased": 0.1, "lost": 0.2} for m in sweeps_figures.METHODS}
+    cells_of = [{"arm": arm, "methods": losses} for arm in ("a", "b") for _ in range(2)]
+    drawn = sweeps_figures.draw("appendix_deleting.svg", cells_of)
+    assert all(f">{name}<" in drawn for name in sweeps_figures.METHODS)
+    assert sweeps_page.write(tmp_path) == [tmp_path / sweeps_page.PAGE], "no figure without rows"
 
 
 @pytest.mark.parametrize("part", ["runs", "methods"])

@@ -159,7 +159,7 @@ def _work(args: argparse.Namespace) -> int:
         unmade = f"{failed} of {len(todo)} runs ended without a result"
     data = ledger_data.load(path)
     ledger_data.check(data)
-    for file in [*ledger_page.write(data, path.parent), sweeps_page.write(path.parent)]:
+    for file in [*ledger_page.write(data, path.parent), *sweeps_page.write(path.parent)]:
         say(f"wrote {file.name}")
     if failed:
         say(unmade)

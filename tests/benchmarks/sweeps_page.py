@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cells, ledger_data
+from benchmarks import cells, ledger_data, sweeps_figures
 from benchmarks.cells import Cell
 from benchmarks.ledger_page import mean_sd, table
 
@@ -226,16 +226,46 @@ def load(folder: Path) -> dict[str, list[Cell]]:
     return {part: cells.load(folder / name) for part, name in FILES.items()}
 
 
+PICTURES = {
+    "rematch": (
+        "Heat maps, APD beside SPD: of how many runs the pattern was right, as in the tables.",
+        "Runs with the right pattern at each setting.",
+    ),
+    "deleting": (
+        "Left of a deleted fact against the worst loss of another, for the methods that remove it.",
+        "Dots: seeds. Signs: geometric means with 95 % intervals. Dotted line: methods that no "
+        "other beats. Good is lower left.",
+    ),
+}
+"""For parts with a figure: its text for those who cannot see it, and its caption."""
+
+
+def with_figure(part: str, shown: str) -> str:
+    """A part of the page, under its figure if it has one."""
+    for name, (of, _) in sweeps_figures.FIGURES.items():
+        if of == part:
+            alt, caption = PICTURES[part]
+            return f"```{{figure}} {name}\n:alt: {alt}\n\n{caption}\n```\n\n{shown}"
+    return shown
+
+
 def render(data: Mapping[str, Sequence[Cell]]) -> str:
     """The page's Markdown."""
     parts = {"rematch": rematch, "attacks": attacks, "deleting": deleting, "coverage": coverage}
     return TEMPLATE.format(
         first=ledger_data.FIRST_SEED,
-        **{part: show(data[part]) if data[part] else NONE for part, show in parts.items()},
+        **{
+            part: with_figure(part, show(data[part])) if data[part] else NONE
+            for part, show in parts.items()
+        },
     )
 
 
-def write(folder: Path) -> Path:
-    """The page into a folder; returns its path."""
-    (folder / PAGE).write_text(render(load(folder)), encoding="utf-8")
-    return folder / PAGE
+def write(folder: Path) -> list[Path]:
+    """The page and its figures into a folder; returns their paths."""
+    data = load(folder)
+    (folder / PAGE).write_text(render(data), encoding="utf-8")
+    drawn = {name: part for name, (part, _) in sweeps_figures.FIGURES.items() if data[part]}
+    for name, part in drawn.items():
+        (folder / name).write_text(sweeps_figures.draw(name, data[part]), encoding="utf-8")
+    return [folder / PAGE, *(folder / name for name in drawn)]

@@ -250,7 +250,38 @@ def test_losses_and_gradients_equal_the_plain_computation(
     slow_grads = torch.autograd.grad((coeffs @ want).sum(), params)
     for name, a, b in zip(run.params, fast_grads, slow_grads, strict=True):
         scale = float(b.abs().max())
-        assert torch.allclose(a, b, rtol=10 * tolerance, atol=10 * tolerance * scale), name
+        assert torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale), name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("identity", [False, True])
+def test_all_zero_rows_count_as_one(
+    identity: bool, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three rows and five of zeros, or one of zeros with five rows' weight: the same numbers."""
+    target, tied = tms(identity=identity), TIED
+    run = make_run(target.to(dtype), rows(4, dtype), dataclasses.replace(QUICK, p=2.0), tied=tied)
+    x = torch.cat([randn(3, 4, dtype=dtype), torch.zeros(5, 4, dtype=dtype)])
+    weight = torch.tensor([1, 1, 1, 5], dtype=dtype) / 8
+    params, coeffs = list(run.params.values()), torch.tensor([0.5, 2.0, 3.0, 0.1], dtype=dtype)
+    found = []
+    for rows_in, w in ((x, None), (x[:4], weight)):
+        drawn = itertools.count()
+
+        def uniform(
+            shape: torch.Size, generator: torch.Generator, drawn: Iterator[int] = drawn
+        ) -> Tensor:
+            own = torch.Generator().manual_seed(next(drawn))  # row by row the same in both batches
+            return torch.rand((*shape[:-1], len(x)), generator=own, dtype=dtype)[..., : shape[-1]]
+
+        monkeypatch.setattr(masks, "uniform", uniform)
+        losses = run.losses(rows_in, w)
+        found.append((losses, torch.autograd.grad((coeffs @ losses).sum(), params)))
+    (plain, plain_grads), (one, one_grads) = found
+    assert torch.allclose(one, plain, rtol=tolerance, atol=tolerance)
+    for name, a, b in zip(run.params, one_grads, plain_grads, strict=True):
+        scale = float(b.abs().max())
+        assert torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale), name
 
 
 @pytest.mark.parametrize("coeff", [0.5, {"*coder": 0.5}, {"decoder": 0.5}])

@@ -91,10 +91,7 @@ def a_comparison(name: str) -> dict[str, Any]:
         "threads": 1,
         "rounds": 5,
         "steps_per_round": 15,
-        "batch_size": 4096,
-        "C": 20,
-        "gate_hidden": 16,
-        "paper_steps": 36_000,
+        **ledger_data.paper_settings(name),
         "ms_per_step": steps,
         "authors_over_ours": {side: 10 / steps[side] for side in sides},
         "projected_hours": {side: ms / 100 for side, ms in steps.items()},
@@ -359,6 +356,10 @@ def corrupt(key: str, value: Any) -> Callable[[Data], None]:
         (
             lambda data: data["side_by_side"][0]["ms_per_step"].update(plain=-1.0),
             "side by side, tms-5-2: a number is negative or not finite",
+        ),
+        (
+            lambda data: data["side_by_side"][0].update(batch_size=8, paper_steps=9),
+            "side by side, tms-5-2: not made with the paper's batch_size, paper_steps",
         ),
     ],
 )

@@ -32,15 +32,57 @@ def test_a_grid_by_hand() -> None:
     )
 
 
-def test_deleting_by_hand() -> None:
-    row = dict.fromkeys(sweeps_page.MEASURES, 0.5)
+def test_octaves_by_hand() -> None:
+    """Of three settings an octave apart two succeed in half the runs: 1 or more, less than ∞."""
+    about = {"experiment": "tms-5-2", "method": "spd", "steps": 1500, "seconds_a_run": 2.0}
+    good, bad = run(False, True, True), run(False, False, False)
     rows = [
-        {"arm": "facts", "decompose_seconds": 10.0, "methods": {"spd": row}},
-        {"arm": "facts", "decompose_seconds": 12.0, "methods": {"spd": row | {"probe": 0.7}}},
+        about | {"octaves": [place, 0.0], "runs": runs}
+        for place, runs in ((0.0, [bad]), (1.0, [good, bad]), (2.0, [good]))
+    ]
+    text = sweeps_page.rematch(rows)
+    said = "Octaves in which half the runs succeed: recovered none; right pattern 1 or more"
+    assert f"{said}, less than ∞." in text
+    assert "Octaves" not in sweeps_page.rematch(rows[:1]), "one setting has no width"
+
+
+def test_attacks_by_hand() -> None:
+    def rungs(value: float) -> dict[str, Any]:
+        return {at: {"mean": value, "worst": 2 * value} for at in ("1", "20", "search")}
+
+    masks = ("divergence, own", "divergence, shared", "output, own", "output, shared")
+    ladder = {name: rungs(i / 10) for i, name in enumerate(masks)}
+    about = {"experiment": "tms-5-2", "seed": 1000, "recovered": True, "ladder": ladder}
+    text = sweeps_page.attacks([{**about, "random_99": {"mean": 0.5, "worst": 0.6}}])
+    lines = text.replace("\N{NO-BREAK SPACE}", " ").splitlines()
+    assert lines[2].endswith(
+        "| own | 0.500 (0.600) | 0.000 (0.000) | 0.000 (0.000) | 0.200 (0.400) |"
+    )
+    assert lines[3].endswith("| shared |  | 0.100 (0.200) | 0.100 (0.200) | 0.300 (0.600) |")
+
+
+def test_deleting_by_hand() -> None:
+    """Selectivity: 0.9 of the fact goes, 0.5 of another; half a fact back makes a lower bound."""
+    row = dict.fromkeys(sweeps_page.MEASURES, 0.5) | {"own_back": 1.0, "paraphrased": 0.1}
+    row |= {"tuning_seconds": 2.0, "edit_seconds": 0.25}
+    sums = [{"left": 0.1, "others": 0.9, "additivity_error": 0.0}]
+    sums.append({"left": 0.2, "others": 0.8, "additivity_error": 0.3})
+    about = {"arm": "facts", "decompose_inputs": 1920, "together": {"spd": sums}}
+    target = row | {"paraphrased": 1.0}
+    rows = [
+        about | {"decompose_seconds": 10.0, "methods": {"target": target, "spd": row}},
+        about
+        | {
+            "decompose_seconds": 12.0,
+            "methods": {"target": target, "spd": row | {"probe": 0.7, "own_back": 0.5}},
+        },
     ]
     text = sweeps_page.deleting(rows).replace("\N{NO-BREAK SPACE}", " ")
-    assert "`facts`, 2 targets; a decomposition takes 11.0 ± 1.4 CPU seconds." in text
-    assert text.splitlines()[-1].endswith("| 0.5 ± 0.0 | 0.500 ± 0.000 | 0.600 ± 0.141 |")
+    said = "`facts`, 2 targets; a decomposition takes 11.0 ± 1.4 CPU seconds and 1,920 inputs."
+    assert said in text
+    line = next(line for line in text.splitlines() if line.startswith("| spd |"))
+    assert line.endswith("| 0.400 ± 0.000 | ≥ 0.5 ± 0.0 | 0.500 ± 0.000 | 0.600 ± 0.141 |")
+    assert text.splitlines()[-1] == "| spd | 0.10 / 0.90 / 0.00 | 0.20 / 0.80 / 0.30 | 2.0 | 250 |"
 
 
 def test_coverage_and_merges_by_hand() -> None:

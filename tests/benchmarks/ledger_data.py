@@ -318,7 +318,20 @@ def problems(data: Data) -> list[str]:
             found.append(f"{name}: not an experiment of the ledger")
         elif not all(math.isfinite(n) and n >= 0 for n in numbers(row)):
             found.append(f"{name}: a number is negative or not finite")
+        elif wrong := [k for k, v in paper_settings(row["experiment"]).items() if row[k] != v]:
+            found.append(f"{name}: not made with the paper's {', '.join(wrong)}")
     return found
+
+
+def paper_settings(experiment: str) -> dict[str, Any]:
+    """What a comparison with the authors' code must have been made with."""
+    paper = PUBLISHED[experiment].paper_config
+    return {
+        "batch_size": paper.batch_size,
+        "C": paper.C,
+        "gate_hidden": paper.gate_hidden,
+        "paper_steps": paper.steps,
+    }
 
 
 def check(data: Data) -> None:

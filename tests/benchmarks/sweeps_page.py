@@ -12,6 +12,8 @@ from benchmarks import cells, ledger_data, sweeps_figures
 from benchmarks.cells import Cell
 from benchmarks.ledger_page import mean_sd, table
 
+from spd_mini.exercises import ch09
+
 PAGE = "appendix_sweeps.md"
 FILES = {
     "rematch": "rematch.json",
@@ -63,11 +65,26 @@ def rematch(rows: Sequence[Cell]) -> str:
             f"{tally(runs, 'strict')}, right pattern {tally(runs, 'pattern')}, separable "
             f"{tally(runs, 'separated')} of {len(runs)} runs"
             + (f"; ML2R of those with the right pattern {mean_sd(right)}" if right else "")
-            + "."
+            + f".{_widths(mine, places, sorted(by_short))}"
         )
         grid = table([f"{short} ↓ {long} →", *map(power, places)], lines)
         blocks.append(f"{said}\n\n{grid}")
     return "\n\n".join(blocks)
+
+
+def _widths(mine: Sequence[Row], places: Sequence[float], lines: Sequence[tuple[float]]) -> str:
+    """How many octaves of the long axis work, by chapter 9's rule, for a whole grid."""
+    if len(places) < 2 or len(mine) != len(places) * len(lines):
+        return ""
+    found = []
+    for verdict, name in (("strict", "recovered"), ("pattern", "right pattern")):
+        share = {
+            tuple(c["octaves"]): sum(r[verdict] for r in c["runs"]) / len(c["runs"]) for c in mine
+        }
+        grid = [[share[place, line] for place in places] for (line,) in lines]
+        least, most = ch09.widest(grid, places[1] - places[0])
+        found.append(f"{name} {least:g} or more, less than {most:g}" if most else f"{name} none")
+    return f" Octaves in which half the runs succeed: {'; '.join(found)}.".replace("inf", "∞")
 
 
 def _verdicts(runs: Sequence[Row]) -> str:
@@ -80,24 +97,23 @@ def _verdicts(runs: Sequence[Row]) -> str:
 
 
 def attacks(rows: Sequence[Cell]) -> str:
-    """One line for each decomposition: random masks, each rung of the ladder, the search."""
+    """Two lines for each decomposition, masks of each input's own and one for all: every rung."""
     rungs = [rung for rung in rows[0]["ladder"]["divergence, own"] if rung != "search"]
 
     def both(figures: Row) -> str:
         return f"{figures['mean']:.3f} ({figures['worst']:.3f})"
 
     return table(
-        ["experiment", "seed", "recovered", "99 % of random", *rungs, "search", "all alike"],
+        ["experiment", "seed", "recovered", "masks", "99 % of random", *rungs, "search"],
         [
             [
-                f"`{r['experiment']}`",
-                str(r["seed"]),
-                "yes" if r["recovered"] else "no",
-                both(r["random_99"]),
-                *(both(r["ladder"]["divergence, own"][rung]) for rung in rungs),
-                *(both(r["ladder"][f"output, {who}"]["search"]) for who in ("own", "shared")),
+                *(f"`{r['experiment']}`", str(r["seed"]), "yes" if r["recovered"] else "no"),
+                *(who, both(r["random_99"]) if who == "own" else ""),
+                *(both(r["ladder"][f"divergence, {who}"][rung]) for rung in rungs),
+                both(r["ladder"][f"output, {who}"]["search"]),
             ]
             for r in rows
+            for who in ("own", "shared")
         ],
     )
 
@@ -105,10 +121,13 @@ def attacks(rows: Sequence[Cell]) -> str:
 # Deleting
 
 MEASURES = {
-    "paraphrased": "fact left",
+    "clean": "left, key",
+    "paraphrased": "left, paraphrases",
     "others": "others",
+    "others_recall": "recalled",
     "neighbours": "neighbours",
     "lost": "worst loss",
+    "selectivity": "selectivity",
     "own_steps": "steps back",
     "others_end": "back by others",
     "probe": "probe",
@@ -116,20 +135,51 @@ MEASURES = {
 
 
 def deleting(rows: Sequence[Cell]) -> str:
-    """One table for each arm: each method's measures over the seeds."""
+    """For each arm the methods' measures, their prices, and their edits added up."""
     blocks = []
     for (arm,), mine in grouped(rows, "arm").items():
         lines = []
         for method in mine[0]["methods"]:
-            found = [c["methods"][method] for c in mine]
-            spread = (
-                mean_sd([f[m] for f in found], 1 if m.endswith("steps") else 3) for m in MEASURES
-            )
-            lines.append([method, *spread])
+            found = [_with_selectivity(c["methods"], method) for c in mine]
+            lines.append([method, *(_measure(found, m) for m in MEASURES)])
         seconds = mean_sd([c["decompose_seconds"] for c in mine], 1)
-        said = f"`{arm}`, {len(mine)} targets; a decomposition takes {seconds} CPU seconds."
+        said = (
+            f"`{arm}`, {len(mine)} targets; a decomposition takes {seconds} CPU seconds and "
+            f"{mine[0]['decompose_inputs']:,} inputs."
+        )
         blocks.append(f"{said}\n\n{table(['method', *MEASURES.values()], lines)}")
+        blocks.append(f"`{arm}`, edits of single facts added up:\n\n{_together(mine)}")
     return "\n\n".join(blocks)
+
+
+def _with_selectivity(methods: Mapping[str, Row], method: str) -> Row:
+    """A method's measures, and what the fact lost beyond what the worst hit of the others did."""
+    row = methods[method]
+    fact = methods["target"]["paraphrased"] - row["paraphrased"]
+    return {**row, "selectivity": fact - row["lost"]}
+
+
+def _measure(found: Sequence[Row], measure: str) -> str:
+    """Mean ± sd over targets; steps that were not enough, for some fact, make it a lower bound."""
+    if not measure.endswith("steps"):
+        return mean_sd([f[measure] for f in found], 3)
+    bound = "≥ " if any(f["own_back"] < 1 for f in found) else ""
+    return bound + mean_sd([f[measure] for f in found], 1)
+
+
+def _together(mine: Sequence[Row]) -> str:
+    """Of 1, 2, … n edits added up: what is left, the others, the additivity error; and prices."""
+    lines = []
+    for method in mine[0]["together"]:
+        sums = zip(*(c["together"][method] for c in mine), strict=True)  # by number of edits
+        keys = ("left", "others", "additivity_error")
+        means = [[statistics.fmean(row[k] for row in rows) for k in keys] for rows in sums]
+        found = [c["methods"][method] for c in mine]
+        price = [statistics.fmean(f[k] for f in found) for k in ("tuning_seconds", "edit_seconds")]
+        shown = (" / ".join(f"{v:.2f}" for v in row) for row in means)
+        lines.append([method, *shown, f"{price[0]:.1f}", f"{1000 * price[1]:.0f}"])
+    heads = ["method", *map(str, range(1, len(means) + 1)), "tuning, CPU s", "ms an edit"]
+    return table(heads, lines)
 
 
 # Coverage
@@ -179,27 +229,32 @@ recovered / right pattern / separable by some threshold, out of its runs.
 
 ```
 python tests/benchmarks/rematch.py tms-5-2 --seeds 1000:1005
+python tests/benchmarks/rematch.py tms-40-10 --seeds 1000:1003
 ```
 
 ## Adversarial masks
 
 *Chapter 10.* The largest change of one output, mean over the inputs and in brackets the worst: what
 99 % of random masks stay below, what so many steps of gradient ascent on the sources reach (aimed
-at the mean squared error), what a search aimed at that output reaches; *all alike* is the search
-with one source for all inputs.
+at the mean squared error), what a search aimed at that output reaches. *Own*: each input has masks
+of its own; *shared*: one set of sources for all inputs.
 
 {attacks}
 
 ```
-python tests/benchmarks/attack_ladder.py tms-5-2 --seed 1000 --probes 10 --data book/attacks.json
+python tests/benchmarks/attack_ladder.py EXPERIMENT --seed 1000 --probes 10 --data book/attacks.json
 ```
 
 ## Deleting facts
 
-*Chapter 11.* Mean probability of the deleted fact's answer on paraphrases, of the other facts', and
-of those of the same subject; the most that any other fact lost; steps of fine-tuning on the fact
-until nine tenths of it are back; its probability after fine-tuning on other facts only; and how
-often a linear probe of the hidden neurons still names the answer.
+*Chapter 11.* Mean probability of the deleted fact's answer on its key and on paraphrases, of the
+other facts' answers (*recalled*: the share that is still the likeliest), and of those of the same
+subject; the most that any other fact lost; *selectivity*, what the fact lost beyond that (compare
+with the random rows); steps of fine-tuning on the fact until nine tenths of it are back (≥: after
+100 steps some were not, and count as 101); its probability after fine-tuning on other facts only;
+and how often a linear probe of the hidden neurons still names the answer. Edits added up: left of
+the facts / others / additivity error after 1, 2, … edits; then the price of choosing a method's
+settings and of one edit.
 
 {deleting}
 

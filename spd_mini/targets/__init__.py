@@ -22,6 +22,6 @@ EXPERIMENTS: dict[str, AnyPreset | facts.Preset | redundant.Preset] = {
     **PUBLISHED,
     **{p.name: p for p in (facts.FACTS, facts.FACTS_SUPERPOSED, facts.FACTS_REDUNDANT)},
     **{p.name: p for p in (redundant.REDUNDANT, redundant.REDUNDANT_BOTH)},
-    **{p.name: p for p in (circuits.CIRCUITS, circuits.CIRCUITS_PAIRED)},
+    **{p.name: p for p in (circuits.CIRCUITS, circuits.CIRCUITS_PAIRED, circuits.CIRCUITS_MANY)},
 }
 """Presets by the name that the command line knows."""

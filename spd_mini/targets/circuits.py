@@ -1,4 +1,4 @@
-"""Circuits: six small circuits on three lines, and data that show them apart or in pairs.
+"""Circuits: small circuits, two on each line, and data that show them apart or in pairs.
 
 A toy model of superposition (`tms`) with twice as many features as hidden dimensions, and the
 weights that such models tend to (Elhage et al. 2022): features i and i + n/2 share a line, in
@@ -12,7 +12,7 @@ column of one is minus that of the other, so that the sum of both is a matrix of
 
 The inputs of the decomposition:
 
-- `circuits`: features come and go one by one;
+- `circuits`, and forty of them in `circuits-many`: features come and go one by one;
 - `circuits-paired`: features 2k and 2k + 1, which lie on different lines, always come together.
   Their values are `unlike` to some degree: 0 = always equal, 1 = independent.
 """
@@ -142,3 +142,6 @@ _OURS = dataclasses.replace(
 )
 CIRCUITS = Preset("circuits", 6, 3, False, _OURS)
 CIRCUITS_PAIRED = dataclasses.replace(CIRCUITS, name="circuits-paired", unlike=1.0)
+# The loss is a mean over outputs: forty of them ask for a price that much lower.
+_MANY = dataclasses.replace(_OURS, C=80, steps=2000, importance_coeff=2.5e-4)
+CIRCUITS_MANY = Preset("circuits-many", 40, 20, False, _MANY)

@@ -85,6 +85,7 @@ ARMS = {
     "cut": Arm(redundant.REDUNDANT, cut=0.3),
     "peel": Arm(redundant.REDUNDANT, rounds=2, octaves=(1,)),
     "apart": Arm(circuits.CIRCUITS, octaves=PRICES),
+    "many": Arm(circuits.CIRCUITS_MANY, octaves=range(-3, 3)),
     "crowded": Arm(CROWDED, octaves=PRICES),
     "crowded-frequency": Arm(CROWDED, {"frequency_coeff": 1.0}, octaves=PRICES),
     "paired": _paired(1.0),

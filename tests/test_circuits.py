@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from spd_mini.targets import EXPERIMENTS, PUBLISHED
-from spd_mini.targets.circuits import CIRCUITS, CIRCUITS_PAIRED, Merges, Pairs, merges
+from spd_mini.targets.circuits import (
+    CIRCUITS,
+    CIRCUITS_MANY,
+    CIRCUITS_PAIRED,
+    Merges,
+    Pairs,
+    merges,
+)
 from spd_mini.targets.sparse import SparseFeatures
 from zoo import generator
 
@@ -97,6 +104,8 @@ def test_presets() -> None:
         assert EXPERIMENTS[preset.name] is preset and preset.name not in PUBLISHED
         assert preset.summary() == "6 circuits on 3 lines" + pairs
         assert preset.paper_config is None
+    assert EXPERIMENTS["circuits-many"] is CIRCUITS_MANY
+    assert CIRCUITS_MANY.summary() == "40 circuits on 20 lines"
     assert type(CIRCUITS.sampler()) is SparseFeatures
     paired = CIRCUITS_PAIRED.sampler()
     assert isinstance(paired, Pairs) and paired.stratified and paired.unlike == 1.0

@@ -471,7 +471,7 @@ def test_everything_planned_is_run_and_runs_of_an_earlier_preset_again(
 ) -> None:
     todo = ledger.to_do(by_an_earlier_preset("tms-5-2", 1000), list(PLAN), None, "cpu")
     assert todo == [(name, seed) for name, plan in PLAN.items() for seed in plan.seeds]
-    once = with_presets(a_run("resid-mlp-3", 1009))
+    once = with_presets(a_run("resid-mlp-3", 1019))
     assert len(ledger.to_do(once, list(PLAN), None, "cpu")) == len(todo) - 1
     assert len(ledger.to_do(once, list(PLAN), None, "cuda")) == len(todo)
 
@@ -585,7 +585,7 @@ def test_the_page_says_what_the_data_say() -> None:
     total = sum(len(plan.seeds) for plan in PLAN.values())
     assert f"This appendix counts: {total} runs" in text
     success, mmcs, ml2r, *pieces, quality, step, memory, whole = cells(text, "`tms-40-10-id`")
-    assert success == ["18 of 20", "70–97 %", "≥ 19", "40.5 (36.0–45.0)", "≤ 45", "3"]
+    assert success == ["18 of 20", "1000–1019", "70–97 %", "≥ 19", "40.5 (36.0–45.0)", "≤ 45", "3"]
     assert "a median\nof 1.00 to 1.00 seconds" in text
     assert mmcs == ["MMCS", "0.990", "–", "1.000", "1.000 ± 0.000"]
     assert ml2r == ["ML2R", "–", "–", "1.031 ± 0.001", "0.999 ± 0.000"]

@@ -123,12 +123,14 @@ def missing(cpu: dict[str, Runs]) -> str:
 
 def overview(cpu: dict[str, Runs], gpu: dict[str, Runs]) -> str:
     """Success with intervals, and seconds, beside the aims."""
-    headings = ["experiment", "recovered", "95 %", "aim of 20", "CPU seconds", "aim", "starts"]
+    headings = ["experiment", "recovered", "seeds", "95 %", "aim of 20", "CPU seconds", "aim"]
+    headings += ["starts"]
     headings += ["GPU: recovered", "GPU: seconds"] if gpu else []
     rows = []
     for name, runs in cpu.items():
         low, high = wilson(recovered(runs), len(runs))
-        row = [f"`{name}`", f"{recovered(runs)} of {len(runs)}"]
+        seeds = sorted(run["seed"] for run in runs)
+        row = [f"`{name}`", f"{recovered(runs)} of {len(runs)}", f"{seeds[0]}–{seeds[-1]}"]
         row += [f"{100 * low:.0f}–{100 * high:.0f} %", f"≥ {PLAN[name].aim_of_20}"]
         row += [middle_and_range([run["decompose_seconds"] for run in runs])]
         row += [f"≤ {PLAN[name].aim_seconds}", among([run["restarts"] for run in runs])]

@@ -599,7 +599,7 @@ def test_the_page_says_what_the_data_say() -> None:
     assert quality == ["0.0040", "≤ 0.01", "–", "–"]
     assert step == ["10.0", "4.00 (2.5×)", "2.00 (5.0×)", "–", "–"]
     assert memory == ["123", "123", "123", "–", "–"]
-    assert whole == ["40,000", "4096, 20, 16", "6.00 min", "2.40 min", "72.0 s", "40.5 s"]
+    assert whole == ["40,000", "4096, 200, 16", "6.00 min", "2.40 min", "72.0 s", "40.5 s"]
     quality, step, memory, whole = cells(text, "`resid-mlp-3`")[-4:]
     assert quality == ["0.0040", "≤ 0.02", "0.9990 ± 0.0000", "1.020 ± 0.000"]
     assert step[1:] == ["4.00 (2.5×)", "2.00 (5.0×)", "1.33 (7.5×)", "1.00 (10.0×)"]

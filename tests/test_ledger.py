@@ -471,7 +471,7 @@ def test_everything_planned_is_run_and_runs_of_an_earlier_preset_again(
 ) -> None:
     todo = ledger.to_do(by_an_earlier_preset("tms-5-2", 1000), list(PLAN), None, "cpu")
     assert todo == [(name, seed) for name, plan in PLAN.items() for seed in plan.seeds]
-    once = with_presets(a_run("resid-mlp-3", 1019))
+    once = with_presets(a_run("resid-mlp-3", 1009))
     assert len(ledger.to_do(once, list(PLAN), None, "cpu")) == len(todo) - 1
     assert len(ledger.to_do(once, list(PLAN), None, "cuda")) == len(todo)
 

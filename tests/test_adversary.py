@@ -114,6 +114,7 @@ def test_one_that_hardly_counts_hardly_changes_anything() -> None:
         torch.testing.assert_close(s, t, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_against_it_makes_the_worst_masks_less_bad() -> None:
     """The same run with and without, judged by the worst masks of inputs that neither has seen."""
     model, sample = triangle(), SparseFeatures(3, 0.1)

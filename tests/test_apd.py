@@ -332,6 +332,7 @@ def test_the_target_is_left_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss() -> None:
     (d,) = quick([0], dataclasses.replace(QUICK, steps=150, batch_size=64))
     assert d.history["total"][-1] < 0.5 * d.history["total"][0]

@@ -155,6 +155,7 @@ def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert row["projected_seconds"] == pytest.approx(row["ms_per_step_median"] * 20 / 1e3)
 
 
+@pytest.mark.slow
 def test_bench_takes_all_experiments_by_default(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +215,7 @@ def test_seeds(text: str, seeds: list[int]) -> None:
     assert cli.parse_seeds(text) == seeds
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "spd_mini", "--version"], capture_output=True, text=True, check=True

@@ -598,6 +598,7 @@ def test_nan_inputs_after_the_first_batch() -> None:
 # Progress, callback, history
 
 
+@pytest.mark.slow
 def test_progress_is_about_ten_lines(capsys: pytest.CaptureFixture[str]) -> None:
     config = dataclasses.replace(QUICK, steps=100, log_every=2)
     quick(tms(), rows(4), config, progress=True)

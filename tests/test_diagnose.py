@@ -341,6 +341,7 @@ def test_inputs_that_are_on_together_are_no_second_line() -> None:
 # What it takes and what it gives
 
 
+@pytest.mark.slow
 def test_inputs_of_every_kind() -> None:
     x = single()
     want = run_report(good(), x, attacked=3)

@@ -18,6 +18,7 @@ def overlaps(n: int, size: float) -> Tensor:
     return size * (M + M.mT).fill_diagonal_(0)
 
 
+@pytest.mark.slow
 def test_mixing_trains_one_network_for_each_strength() -> None:
     M = overlaps(8, 0.05)
     before = ch07.mixing(embedding, M, steps=1, preset=SMALL)

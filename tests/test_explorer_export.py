@@ -74,6 +74,7 @@ def test_fixed_numbers_survive_to_half_a_step(values: list[float], digits: float
     assert np.abs(got - values).max() <= 0.5001 / 2**digits
 
 
+@pytest.mark.slow
 def test_digits_are_dropped_until_the_budget_is_kept() -> None:
     noise = torch.randn(200, 200, generator=torch.Generator().manual_seed(0))
     some, many = packing.digits_for([noise[:9]], []), packing.digits_for([noise], [])
@@ -440,6 +441,7 @@ def test_facts_are_for_the_switchboard_alone() -> None:
             show(memory())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
 def test_payload_of_a_residual_mlp_stays_below_150_kilobytes(n_layers: int) -> None:
     """With noise like a trained one's; one layer whole, more layers with the live pieces only."""
@@ -576,6 +578,7 @@ def test_contributions_refuses_what_cannot_be_compared() -> None:
             explorer.contributions([("a", exact_residual(1)), ("b", other)])
 
 
+@pytest.mark.slow
 def test_adversary_tells_how_far_its_masks_reach() -> None:
     shown = explorer.adversary([("exact", pentagon()), ("with a pair", cancelling())])
     assert [case["name"] for case in shown.payload["cases"]] == ["exact", "with a pair"]

@@ -130,6 +130,7 @@ def test_the_sampler_draws_all_facts_alike() -> None:
 # Training
 
 
+@pytest.mark.slow
 def test_training_repeats_and_leaves_the_global_seed_alone() -> None:
     before = torch.get_rng_state()
     a, b, c = (TINY.train(seed) for seed in (1, 1, 2))

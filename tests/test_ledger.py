@@ -440,6 +440,7 @@ def run_ledger(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, lis
     return status, err.splitlines()
 
 
+@pytest.mark.slow
 def test_runs_are_written_one_by_one_and_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -466,6 +467,7 @@ def test_runs_are_written_one_by_one_and_not_repeated(
     assert [run["seed"] for run in ledger_data.load(path)["runs"]] == [1000, 1001, 1003]
 
 
+@pytest.mark.slow
 def test_everything_planned_is_run_and_runs_of_an_earlier_preset_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -532,6 +534,7 @@ def test_a_real_run_makes_a_good_entry() -> None:
     assert "- `tms-5-2`: 1 of 20 seeds so far" in ledger_page.render(data)
 
 
+@pytest.mark.slow
 def test_results_made_elsewhere_are_taken_in(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -695,6 +698,7 @@ def test_a_gpu_has_columns_only_where_there_was_one() -> None:
     assert "#009e73" in ledger_page.draw(data)
 
 
+@pytest.mark.slow
 def test_the_figure_is_made_of_the_data_and_nothing_else() -> None:
     data = a_full_ledger()
     figure = ledger_page.draw(data)
@@ -732,6 +736,7 @@ def test_the_ledger_in_the_book() -> None:
 # Beside the authors' code
 
 
+@pytest.mark.slow
 def test_our_sides_take_the_rows_they_say() -> None:
     """The same rows as the paper's batch, or as many non-zero ones as it holds on average."""
     preset = PUBLISHED["tms-5-2"]
@@ -745,6 +750,7 @@ def test_our_sides_take_the_rows_they_say() -> None:
     assert all(time > 0 for time in compare_authors.our_steps(fewer, 2))
 
 
+@pytest.mark.slow
 def test_shortcuts_are_measured_where_a_target_has_some() -> None:
     preset = PUBLISHED["resid-mlp-1"]
     target = compare_authors.untrained(preset)

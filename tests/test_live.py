@@ -38,6 +38,7 @@ def execute(monkeypatch: pytest.MonkeyPatch, static: str | None) -> Any:
     return notebook
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("static", ["1", None])
 def test_a_static_run_has_a_sentence_and_no_widget(
     static: str | None, monkeypatch: pytest.MonkeyPatch
@@ -50,6 +51,7 @@ def test_a_static_run_has_a_sentence_and_no_widget(
     assert "widgets" not in notebook.metadata
 
 
+@pytest.mark.slow
 def test_a_live_run_shows_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = execute(monkeypatch, "0")
     text = nbformat.writes(notebook)

@@ -195,6 +195,7 @@ def test_worst_case_finds_the_worst_corner_of_a_linear_layer(seed: int) -> None:
     assert bool((found >= corner * (1 - 1e-5)).all()), (found / corner).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_worst_case_through_two_layers_comes_near_the_best_corner(seed: int) -> None:
     """No convexity here: an interior point may do better, and 1 % less is let pass."""
@@ -205,6 +206,7 @@ def test_worst_case_through_two_layers_comes_near_the_best_corner(seed: int) -> 
     assert bool((found >= 0.99 * corner).all()), (found / corner).tolist()
 
 
+@pytest.mark.slow
 def test_worst_case_stays_allowed_and_beats_chance_and_its_own_start() -> None:
     d, x = linear_case(1)
     g, target_out = d.causal_importance(x), d.target(x)
@@ -223,6 +225,7 @@ def test_worst_case_stays_allowed_and_beats_chance_and_its_own_start() -> None:
     assert bool((d.divergence(d(x, more), target_out) >= found - 1e-6).all()), "more can only help"
 
 
+@pytest.mark.slow
 def test_worst_case_attacks_each_row_on_its_own() -> None:
     """A row's result does not depend on its neighbours' errors."""
     d, x = linear_case(2)
@@ -275,6 +278,7 @@ def test_an_unknown_measure() -> None:
             attack(d, x, measure="loss")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_the_largest_change_of_an_output_is_found_exactly(seed: int) -> None:
     """30 pieces, 2^30 corners, of which geometry names the worst."""
@@ -291,6 +295,7 @@ def test_the_geometry_agrees_with_every_corner() -> None:
     torch.testing.assert_close(every.errors.amax(0), largest_change(d, x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [plane_case, mlp_case, linear_case])
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_corner_search_never_loses(case: object, shared: bool) -> None:
@@ -332,6 +337,7 @@ def test_gradient_ascent_by_hand() -> None:
     torch.testing.assert_close(found, torch.stack(errors).detach().amax(0))
 
 
+@pytest.mark.slow
 def test_shared_sources_are_shared() -> None:
     """m = g + (1 − g) r with one r for all rows; judged by the mean row."""
     d, x = linear_case(1)
@@ -351,6 +357,7 @@ def test_shared_sources_are_shared() -> None:
             assert torch.allclose(values, values[:1].expand_as(values)), "positions share it too"
 
 
+@pytest.mark.slow
 def test_sequences_and_tokens_are_attacked() -> None:
     d, x = token_case()
     g, target_out = d.causal_importance(x), d.target(x)
@@ -377,6 +384,7 @@ def test_of_logits_the_probabilities_count() -> None:
 # The ladder
 
 
+@pytest.mark.slow
 def test_the_ladder_rises() -> None:
     d, x = plane_case(0)
     found = masks.ladder(d, x, starts=2)

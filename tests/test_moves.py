@@ -188,6 +188,7 @@ def sparse(n: int) -> SparseFeatures:
     return SparseFeatures(n, 0.3, stratified=True)
 
 
+@pytest.mark.slow
 def test_steps_with_splits_repeat_and_resume(tmp_path: Path) -> None:
     """The moves are part of the run: counted, repeatable, resumed to the same bits."""
     path = tmp_path / "run.ckpt"

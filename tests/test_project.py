@@ -238,6 +238,7 @@ def test_commands_of_the_readme_are_commands_of_the_makefile() -> None:
     assert commands <= set(re.findall(r"(?m)^([a-z]+):", read("Makefile")))
 
 
+@pytest.mark.slow
 def test_the_readme_example_runs(tmp_path: Path) -> None:
     """The ten lines under "your own model", as they stand, in a fresh process."""
     section = re.split(r"(?im)^#+ .*your own model.*$", read("README.md"))[1]
@@ -311,6 +312,7 @@ def test_stages_of_the_test_command_come_in_order() -> None:
     assert "exec make test" in read(".ci/run")
 
 
+@pytest.mark.slow
 def test_a_missing_site_is_an_error_not_a_skip(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/site"],

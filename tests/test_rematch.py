@@ -93,6 +93,7 @@ def cells_of(path: Path) -> list[Cell]:
     return load(path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_a_tiny_grid_runs_and_goes_on_where_it_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -96,6 +96,7 @@ def test_training_repeats_and_leaves_the_global_seed_alone() -> None:
         assert not torch.equal(value, c.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_training_learns_the_labels() -> None:
     """From y ≈ x (loss E[relu(x)²] = p/6) to well below a third of it."""
     small = dataclasses.replace(BRIEF, n_features=6, d_mlp=6, train_steps=300, train_rows=64)

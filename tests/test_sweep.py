@@ -81,6 +81,7 @@ def test_seeds_do_not_meet() -> None:
         assert not torch.allclose(value[1], b.params[name][1], atol=1e-3), name
 
 
+@pytest.mark.slow
 def test_a_sweep_recovers_what_single_runs_do() -> None:
     config = dataclasses.replace(
         toy.TMS_5_2.config, C=8, steps=600, faithfulness_warmup_steps=150, restarts=2

@@ -115,6 +115,7 @@ def test_the_page_in_the_book_is_of_its_data() -> None:
         assert sweeps_figures.fingerprint(rows) in (book / name).read_text(encoding="utf-8"), name
 
 
+@pytest.mark.slow
 def test_figures_say_what_the_rows_do_and_repeat(tmp_path: Path) -> None:
     """A grid of two by two; one cell of another length is left to the table."""
     about = {"experiment": "tms-5-2", "method": "spd"}

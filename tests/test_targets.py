@@ -137,6 +137,7 @@ def test_truth_follows_the_target() -> None:
     assert TMS(5, 2).double().truth().probes.dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_training_finds_every_feature_and_says_how() -> None:
     target = tms.train(SMALL, seed=0)
     info = target.training_info
@@ -236,6 +237,7 @@ def test_a_sampler_may_differ_from_the_targets_data() -> None:
 # A real run
 
 
+@pytest.mark.slow
 def test_a_small_model_is_recovered() -> None:
     """Three features in the plane, from random initialisation: every mechanism on its own."""
     config = dataclasses.replace(

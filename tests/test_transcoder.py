@@ -217,6 +217,7 @@ def test_a_large_dictionary_starts_near_the_identity() -> None:
     assert torch.allclose(tc.decode(weights, tc.encode(weights, a))[0], a, atol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topk", [None, 2])
 def test_training_explains_the_layer(topk: int | None) -> None:
     """The triangle's three directions, through an identity."""
@@ -227,6 +228,7 @@ def test_training_explains_the_layer(topk: int | None) -> None:
     assert t.unexplained(*tc.around(Target(target, ["hidden"]), x)) < 0.03
 
 
+@pytest.mark.slow
 def test_a_higher_price_makes_latents_smaller() -> None:
     cheap, dear = (
         quick([6], [0], TranscoderConfig(sparsity_coeff=c, steps=200, batch_size=32, lr=1e-2))[0]

@@ -78,6 +78,7 @@ def random_case(d: spd.Decomposition, seed: int) -> tuple[torch.Tensor, dict[str
     return x, masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_importances_equal_pytorch(case: str, open_page: OpenPage) -> None:
     d = CASES[case]()
@@ -259,6 +260,7 @@ def close(page_says: list[float], torch_says: torch.Tensor) -> None:
     torch.testing.assert_close(got, torch_says.detach().double(), atol=TOLERANCE, rtol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_erf_and_sigmoids_equal_pytorch(open_page: OpenPage) -> None:
     """Over the whole range of arguments, not only those that a model happens to produce."""
     page = open_page(html="<p>module under test</p>")

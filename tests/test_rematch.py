@@ -215,18 +215,22 @@ def test_the_recorded_file_is_well_formed() -> None:
     full = [c for c in cells if c["steps"] == GRIDS[c["experiment"]].setting(
         c["method"], c["octaves"]
     ).steps]  # fmt: skip
-    for method in METHODS:
-        mine = [c for c in full if c["experiment"] == "tms-5-2" and c["method"] == method]
-        assert {tuple(c["octaves"]) for c in mine} == set(GRIDS["tms-5-2"].places(method))
-        assert len({tuple(r["seed"] for r in c["runs"]) for c in mine}) == 1
+    for name, grid in GRIDS.items():
+        seeds = set()
+        for method in METHODS:
+            mine = [c for c in full if c["experiment"] == name and c["method"] == method]
+            assert {tuple(c["octaves"]) for c in mine} == set(grid.places(method)), name
+            seeds |= {tuple(r["seed"] for r in c["runs"]) for c in mine}
+        assert len(seeds) == 1, f"{name}: both methods, all settings, the same seeds"
 
 
-def test_the_budgets_of_the_recorded_grid() -> None:
+@pytest.mark.parametrize("name", list(GRIDS))
+def test_the_budgets_of_the_recorded_grid(name: str) -> None:
     """Median CPU seconds a run: APD is not given less than SPD, nor three times as much."""
-    cells = [c for c in load(rematch.DATA) if c["experiment"] == "tms-5-2"]
+    cells = [c for c in load(rematch.DATA) if c["experiment"] == name]
     medians = {}
     for method in METHODS:
-        steps = getattr(GRIDS["tms-5-2"], method).steps
+        steps = getattr(GRIDS[name], method).steps
         mine = sorted(
             c["seconds_a_run"] for c in cells if c["method"] == method and c["steps"] == steps
         )

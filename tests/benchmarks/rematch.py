@@ -86,7 +86,7 @@ GRIDS = {
         _OCTAVES,
     ),
     "tms-40-10": Grid(
-        dataclasses.replace(apd.PAPER["tms-40-10"], steps=900),
+        dataclasses.replace(apd.PAPER["tms-40-10"], steps=170),
         PRESETS["tms-40-10" + GRADIENT].config,
         _OCTAVES,
     ),

@@ -229,6 +229,7 @@ recovered / right pattern / separable by some threshold, out of its runs.
 
 ```
 python tests/benchmarks/rematch.py tms-5-2 --seeds 1000:1005
+python tests/benchmarks/rematch.py tms-5-2 --seeds 1000:1005 --only apd --short 0 --steps 20000
 python tests/benchmarks/rematch.py tms-40-10 --seeds 1000:1003
 ```
 
